@@ -1,0 +1,1 @@
+"""What travels between processes and servers: frames, sessions without I/O, transport."""
