@@ -21,7 +21,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Base of all settings: frozen, and an unknown key is a mistake, not a comment."""
 
 
-class ServerSettings(Settings):
+class ServerSettings(Settings, frozen=True):
     """/etc/everup/server.toml: what only this server knows about itself."""
 
     name: str
@@ -36,7 +36,7 @@ class ServerSettings(Settings):
     """Addresses of this server on the replication networks, best first."""
 
 
-class Timing(Settings):
+class Timing(Settings, frozen=True):
     """Heartbeat and lease; the relations are in `problems`."""
 
     heartbeat_ms: int = 100
@@ -49,7 +49,7 @@ class Timing(Settings):
     """Longest round trip expected between voters."""
 
 
-class Member(Settings):
+class Member(Settings, frozen=True):
     """A server (or the witness) as its peers know it."""
 
     name: str
@@ -63,7 +63,7 @@ class Member(Settings):
         return (*self.channels, self.management)
 
 
-class PublicAddress(Settings):
+class PublicAddress(Settings, frozen=True):
     """Address that clients use; it follows the active role."""
 
     address: str
@@ -72,7 +72,7 @@ class PublicAddress(Settings):
     """Network interface that carries it, the same name on every server."""
 
 
-class ProtectedTree(Settings):
+class ProtectedTree(Settings, frozen=True):
     """A directory whose changes are replicated."""
 
     id: int
@@ -80,7 +80,7 @@ class ProtectedTree(Settings):
     path: str
 
 
-class Application(Settings):
+class Application(Settings, frozen=True):
     """What is started when a server becomes active, in this order, and stopped in reverse."""
 
     units: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class Application(Settings):
     """A unit that still runs then is killed."""
 
 
-class Durable(Settings):
+class Durable(Settings, frozen=True):
     """What an fsync waits for in durable mode, and for how long."""
 
     policy: DurablePolicy = "degrade"
@@ -98,25 +98,25 @@ class Durable(Settings):
     """Without an acknowledgement for this long the peer leaves the may-take-over list first."""
 
 
-class Mail(Settings):
+class Mail(Settings, frozen=True):
     host: str
     port: int = 25
     sender: str = "everup@localhost"
     recipients: tuple[str, ...] = ()
 
 
-class Webhook(Settings):
+class Webhook(Settings, frozen=True):
     url: str
 
 
-class Alerts(Settings):
+class Alerts(Settings, frozen=True):
     """Who is told about failover, switchover and trouble."""
 
     mail: Mail | None = None
     webhook: Webhook | None = None
 
 
-class GroupSettings(Settings):
+class GroupSettings(Settings, frozen=True):
     """The group's one versioned document, the same on every member."""
 
     version: int
