@@ -118,7 +118,7 @@ class ModifiedTime(NamedTuple):
 class BatchEnd(NamedTuple):
     first_sequence: int
     records: int
-    bytes: int
+    byte_count: int
     checksum: bytes
     cause: int
 

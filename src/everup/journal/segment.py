@@ -1,0 +1,157 @@
+"""Files of a journal: names, headers, appending, listing.
+
+What enters: bytes of records. What leaves: segments on disk. Called by the guard's writer and by
+the receive log of the replicator, which keep the same format.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from struct import Struct
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from everup.errors import Corrupt
+from everup.limits import SEGMENT_BYTES
+from everup.model.position import Position
+from everup.system.files import REAL_DOOR, Door, sync_directory
+
+MAGIC = b"EVSEGM01"
+HEADER = Struct("<8sQQQ16s12xI")
+HEADER_BYTES = HEADER.size
+SUFFIX = ".segment"
+
+assert HEADER_BYTES == 64
+
+Buffer = bytes | bytearray | memoryview
+
+
+class SegmentInfo(NamedTuple):
+    """A segment on disk and the position at which it begins."""
+
+    path: Path
+    first_sequence: int
+    start: Position
+    byte_count: int
+
+
+def encode_header(first_sequence: int, start: Position) -> bytes:
+    head = HEADER.pack(MAGIC, first_sequence, start.epoch, start.sequence, start.checksum, 0)
+    return head[:60] + crc32c(head[:60]).to_bytes(4, "little")
+
+
+def decode_header(path: Path, data: bytes) -> tuple[int, Position]:
+    """(first sequence, position at the start). Raises Corrupt."""
+    if len(data) < HEADER_BYTES:
+        raise Corrupt(f"segment {path} has no whole header", code="segment-header")
+    magic, first, epoch, sequence, checksum, check = HEADER.unpack_from(data)
+    if magic != MAGIC or crc32c(data[:60]) != check:
+        raise Corrupt(f"the header of segment {path} is damaged", code="segment-header")
+    return first, Position(epoch, sequence, checksum)
+
+
+def segment_path(directory: Path, first_sequence: int) -> Path:
+    return directory / f"{first_sequence:016x}{SUFFIX}"
+
+
+def list_segments(directory: Path) -> list[SegmentInfo]:
+    """All segments in order. Raises Corrupt for a damaged header.
+
+    A last segment whose header was never written whole (power cut right after its creation) holds
+    nothing and is left out.
+    """
+    paths = sorted(directory.glob(f"*{SUFFIX}"))
+    found = []
+    for path in paths:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(HEADER_BYTES)
+        if path == paths[-1] and (len(head) < HEADER_BYTES or not any(head)):
+            continue
+        first, start = decode_header(path, head)
+        found.append(SegmentInfo(path, first, start, size))
+    return found
+
+
+class SegmentAppender:
+    """Appends to the newest segment and begins the next one at a batch border.
+
+    Not locked: its owner orders the calls. Raises OSError; after a failed append the segment is
+    cut back to what it held before, so that a full disk leaves no half record behind.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        door: Door = REAL_DOOR,
+        operation: str = "append",
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        self._door = door
+        self._operation = operation
+        self._descriptor = -1
+        self.path: Path | None = None
+        self.offset = 0
+        self.unsynced = False
+
+    def open_at(self, path: Path, offset: int) -> None:
+        """Go on in an existing segment; what lies behind `offset` is cut."""
+        self.close()
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        os.ftruncate(self._descriptor, offset)
+        self.path, self.offset = path, offset
+
+    def begin(self, first_sequence: int, start: Position) -> None:
+        """Start a new segment; the one before it is made durable first."""
+        self.sync()
+        self.close()
+        path = segment_path(self._directory, first_sequence)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, 0o600)
+        self.path, self.offset = path, 0
+        self.append([encode_header(first_sequence, start)])
+        sync_directory(self._directory, self._operation, self._door)
+
+    @property
+    def full(self) -> bool:
+        return self.offset >= self._segment_bytes or self._descriptor < 0
+
+    def append(self, buffers: Sequence[Buffer]) -> int:
+        """Write the buffers behind each other; returns the offset at which they begin."""
+        before = self.offset
+        length = sum(map(len, buffers))
+        try:
+            written = os.pwritev(self._descriptor, buffers, before)
+            if written != length:
+                rest = memoryview(b"".join(buffers))[written:]
+                while rest:
+                    count = os.pwrite(self._descriptor, rest, before + length - len(rest))
+                    rest = rest[count:]
+        except OSError:
+            os.ftruncate(self._descriptor, before)
+            raise
+        self.offset = before + length
+        self.unsynced = True
+        return before
+
+    def sync(self) -> None:
+        """Make everything appended so far durable."""
+        if self.unsynced and self._descriptor >= 0:
+            self.unsynced = False
+            try:
+                self._door.fdatasync(self._operation, self._descriptor)
+            except OSError:
+                self.unsynced = True
+                raise
+
+    def duplicate(self) -> int:
+        """A descriptor of the current segment, for a sync outside the owner's lock."""
+        return os.dup(self._descriptor)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

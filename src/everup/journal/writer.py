@@ -1,0 +1,214 @@
+"""Append records, close batches: the guard's side of the journal.
+
+What enters: operations with their arguments. What leaves: a sequence for each, a position for each
+closed batch. The guard holds `lock` over whatever must be one step with an append (a path hint
+and the table it comes from). Recovery after a crash is the ordinary start (`recover`).
+"""
+
+import os
+import threading
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from everup.errors import Corrupt
+from everup.journal.operation import BatchEnd, Epoch, ModifiedTime, encode_batch_end, encode_times
+from everup.journal.reader import Scan, scan
+from everup.journal.record import Operation, Record, encode_head
+from everup.journal.segment import Buffer, SegmentAppender, list_segments
+from everup.limits import BATCH_BYTES, SEGMENT_BYTES
+from everup.model.ids import NO_OBJECT
+from everup.model.position import CHECKSUM_BYTES, Position
+from everup.system.clock import boottime_ns, wall_ns
+from everup.system.files import REAL_DOOR, Door
+
+CAUSE_SIZE = 1
+CAUSE_AGE = 2
+CAUSE_FSYNC = 3
+CAUSE_CLOSE = 4
+
+
+class Closed(NamedTuple):
+    """A closed batch: its end, and where its last byte lies."""
+
+    position: Position
+    segment: Path
+    offset: int
+
+
+class Recovered(NamedTuple):
+    """What a journal held when it was opened."""
+
+    position: Position
+    loose: tuple[Record, ...]
+    cut_bytes: int
+    problem: Corrupt | None
+
+
+class JournalWriter:
+    """The newest end of the journal. Every method but `sync` wants `lock` held by the caller.
+
+    Raises OSError from the disk; the journal then still ends where it ended before the call.
+    """
+
+    def __init__(
+        self, directory: Path, door: Door = REAL_DOOR, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        self.lock = threading.Lock()
+        self.epoch = 0
+        self.sequence = 0
+        self.batch_bytes = 0
+        self._directory = directory
+        self._door = door
+        self._file = SegmentAppender(directory, door, "append-journal", segment_bytes)
+        self._start = Position(0, 0, bytes(CHECKSUM_BYTES))
+        self._records = 0
+        self._hash = blake3(self._start.checksum)
+
+    @property
+    def position(self) -> Position:
+        """End of the last closed batch."""
+        return self._start
+
+    @property
+    def open_records(self) -> int:
+        """Records of the batch that is not closed yet."""
+        return self._records
+
+    def recover(self) -> Recovered | None:
+        """Go on where the last writer stopped; a torn tail is cut. None: no journal here yet.
+
+        Raises Corrupt when an earlier segment is damaged or missing.
+        """
+        segments = list_segments(self._directory)
+        if not segments:
+            return None
+        for before, after in pairwise(segments):
+            result = scan(before)
+            if result.problem or result.loose or result.end != after.start:
+                raise result.problem or Corrupt(
+                    f"{before.path} does not lead to {after.path}", code="journal-gap"
+                )
+        last = segments[-1]
+        result = scan(last)
+        self._go_on(last.path, result)
+        cut = last.byte_count - result.loose_end_offset
+        return Recovered(self._start, result.loose, cut, result.problem)
+
+    def _go_on(self, path: Path, result: Scan) -> None:
+        self._file.open_at(path, result.loose_end_offset)
+        self._begin_batch(result.end)
+        self.epoch = result.loose[-1].epoch if result.loose else result.end.epoch
+        self.sequence = result.end.sequence + len(result.loose)
+        self._records = len(result.loose)
+        self.batch_bytes = result.loose_end_offset - result.end_offset
+        with path.open("rb") as file:
+            file.seek(result.end_offset)
+            self._hash.update(file.read(self.batch_bytes))
+
+    def _begin_batch(self, start: Position) -> None:
+        self._start = start
+        self._records = 0
+        self.batch_bytes = 0
+        self._hash = blake3(start.checksum)
+
+    def begin_epoch(self, epoch: Epoch) -> Closed:
+        """Durably write the first batch of a new epoch, building on `epoch.parent`.
+
+        The parent is either this journal's own end or a position reached as passive; then the
+        journal goes on in a new segment.
+        """
+        assert epoch.epoch > epoch.parent.epoch
+        assert not self._records, "the last epoch's batch is still open"
+        if epoch.parent != self._start or self._file.path is None:
+            self._file.begin(epoch.parent.sequence + 1, epoch.parent)
+            self._begin_batch(epoch.parent)
+            self.sequence = epoch.parent.sequence
+        self.epoch = epoch.epoch
+        self.append(Operation.EPOCH, 0, NO_OBJECT, b"", epoch.to_payload())
+        closed = self.close_batch(CAUSE_CLOSE)
+        self._file.unsynced = True
+        self._file.sync()
+        return closed
+
+    def append(
+        self,
+        operation: int,
+        tree: int,
+        object_id: bytes,
+        arguments: bytes,
+        payload: Buffer = b"",
+        *,
+        unique: int = 0,
+        flags: int = 0,
+    ) -> int:
+        """Append one record; returns its sequence."""
+        head = encode_head(
+            operation,
+            tree,
+            self.epoch,
+            self.sequence + 1,
+            object_id,
+            arguments,
+            payload,
+            unique=unique,
+            wall_ns=wall_ns(),
+            boot_ns=boottime_ns(),
+            flags=flags,
+        )
+        self._file.append((head, payload) if payload else (head,))
+        self._hash.update(head)
+        if payload:
+            self._hash.update(payload)
+        self.sequence += 1
+        self._records += 1
+        self.batch_bytes += len(head) + len(payload)
+        return self.sequence
+
+    @property
+    def batch_full(self) -> bool:
+        return self.batch_bytes >= BATCH_BYTES
+
+    def close_batch(self, cause: int, times: list[ModifiedTime] | None = None) -> Closed:
+        """End the open batch, with the modification times of what it touched before its end."""
+        assert self._records, "an empty batch has no end"
+        if times:
+            self.append(Operation.TIMES, 0, NO_OBJECT, b"", encode_times(times))
+        checksum = self._hash.digest(length=CHECKSUM_BYTES)
+        end = BatchEnd(self._start.sequence + 1, self._records, self.batch_bytes, checksum, cause)
+        head = encode_head(
+            Operation.BATCH,
+            0,
+            self.epoch,
+            self.sequence + 1,
+            NO_OBJECT,
+            encode_batch_end(end),
+            wall_ns=wall_ns(),
+            boot_ns=boottime_ns(),
+        )
+        self._file.append((head,))
+        self.sequence += 1
+        self._begin_batch(Position(self.epoch, self.sequence, checksum))
+        assert self._file.path is not None
+        closed = Closed(self._start, self._file.path, self._file.offset)
+        if self._file.full:
+            self._file.begin(self.sequence + 1, self._start)
+        return closed
+
+    def sync(self) -> None:
+        """Make what is appended durable, without holding the lock while the disk works."""
+        with self.lock:
+            if not self._file.unsynced:
+                return
+            descriptor = self._file.duplicate()
+            self._file.unsynced = False
+        try:
+            self._door.fdatasync("sync-journal", descriptor)
+        except OSError:
+            with self.lock:
+                self._file.unsynced = True
+            raise
+        finally:
+            os.close(descriptor)
