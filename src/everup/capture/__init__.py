@@ -1,0 +1,1 @@
+"""The guard: stands between applications and their files, orders and journals every change."""
