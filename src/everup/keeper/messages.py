@@ -1,0 +1,129 @@
+"""What keepers tell each other; every message fits into one datagram.
+
+What enters: JSON objects from an opened datagram. What leaves: frozen values, and back.
+Called by the protocol and by the process. Pure. Times inside are of the sender's boot-time clock
+and come back unchanged, so they are compared with the clock that wrote them only.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from everup.errors import ProtocolError
+from everup.keeper.record import Known
+
+RequestKind = Literal["ask", "vote", "renew"]
+"""`ask` is the vote before the vote: it changes nothing anywhere."""
+
+FACTS_BYTES_MAX = 900
+BODY_BYTES_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Heartbeat: what its sender is, and what its agent said last."""
+
+    promised: int
+    """Highest epoch that the sender's voter has promised."""
+    holding: int
+    """Epoch whose lease the sender holds now; 0 = none."""
+    finished: int
+    """The sender does not act under this epoch or an older one, and never will again."""
+    known: Known | None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A server asks for the lease of `epoch`, or asks whether it would get it."""
+
+    kind: RequestKind
+    epoch: int
+    lease_ns: int
+    sent_ns: int
+    """The asker's clock before the request left; its lease is counted from here."""
+    run: int
+    """Incarnation of the asker: answers to an earlier life are ignored."""
+    known: Known
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A voter's answer; `reason` is empty when it was granted."""
+
+    kind: RequestKind
+    epoch: int
+    sent_ns: int
+    run: int
+    reason: str
+    wait_ns: int
+    """When the refusal is a matter of time: how long."""
+    promised: int
+    known: Known | None
+    """What the voter has stored; a change counts as accepted when this is that change."""
+
+    @property
+    def granted(self) -> bool:
+        return not self.reason
+
+
+Message = Beat | Request | Reply
+
+
+def encode(message: Message) -> bytes:
+    """Compact JSON of a message."""
+    known = message.known.to_json() if message.known is not None else None
+    value: dict[str, Any] = {"known": known}
+    match message:
+        case Beat():
+            value |= {"type": "beat", "promised": message.promised, "holding": message.holding}
+            value |= {"finished": message.finished, "facts": message.facts}
+        case Request():
+            value |= {"type": "request", "kind": message.kind, "epoch": message.epoch}
+            value |= {"lease": message.lease_ns, "sent": message.sent_ns, "run": message.run}
+        case Reply():
+            value |= {"type": "reply", "kind": message.kind, "epoch": message.epoch}
+            value |= {"sent": message.sent_ns, "run": message.run, "reason": message.reason}
+            value |= {"wait": message.wait_ns, "promised": message.promised}
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def decode(data: bytes) -> Message:
+    """Raises ProtocolError for anything but a whole, valid message."""
+    try:
+        return _decode(json.loads(data))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"a keeper's datagram cannot be read: {error!r}") from error
+
+
+def _decode(value: dict[str, Any]) -> Message:
+    known = None if value["known"] is None else Known.from_json(value["known"])
+    if value["type"] == "beat":
+        facts = value["facts"]
+        if not isinstance(facts, dict):
+            raise ValueError("facts are not an object")
+        return Beat(
+            _count(value["promised"]),
+            _count(value["holding"]),
+            _count(value["finished"]),
+            known,
+            facts,
+        )
+    kind = value["kind"]
+    if kind not in ("ask", "vote", "renew"):
+        raise ValueError(f"unknown kind {kind!r}")
+    epoch, sent, run = _count(value["epoch"]), _count(value["sent"]), _count(value["run"])
+    if value["type"] == "request":
+        if known is None:
+            raise ValueError("a request without a record")
+        return Request(kind, epoch, _count(value["lease"]), sent, run, known)
+    if value["type"] != "reply":
+        raise ValueError(f"unknown message {value['type']!r}")
+    reason, wait = str(value["reason"]), _count(value["wait"])
+    return Reply(kind, epoch, sent, run, reason, wait, _count(value["promised"]), known)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError(f"{value!r} is not a count")
+    return value
