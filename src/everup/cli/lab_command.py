@@ -1,0 +1,168 @@
+"""`everup lab ...`: a whole group on one machine.
+
+What enters: the words of a person or a script. What leaves: calls to `everup.lab`, tables, exit
+codes. `cli.main` adds `app` under the name `lab`.
+"""
+
+import json
+import re
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from everup.errors import BadInput
+from everup.lab import Lab
+from everup.lab.base import known_labs
+from everup.lab.lab import DEFAULT_SERVERS, ServerStatus
+
+app = typer.Typer(no_args_is_help=True, help="A whole group of servers on this one machine.")
+
+Name = Annotated[str, typer.Option("--name", help="Name of the lab.")]
+ServerName = Annotated[str, typer.Argument(help="primary, secondary, witness, client ...")]
+LinkName = Annotated[str, typer.Argument(metavar="[SERVER:]NETWORK")]
+
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(bit|kbit|mbit|gbit)", re.IGNORECASE)
+_DELAY = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)", re.IGNORECASE)
+_RATE_UNITS = {"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+
+
+def wants_json(context: typer.Context) -> bool:
+    """Whether `everup --json` was asked for."""
+    return bool(context.find_root().params.get("json"))
+
+
+@app.command()
+def up(
+    servers: Annotated[list[str] | None, typer.Argument(help="Servers; default: a group.")] = None,
+    name: Name = "lab",
+    file_system: Annotated[str, typer.Option(help="ext4 or xfs, for every disk.")] = "ext4",
+) -> None:
+    """Build the lab and boot its servers."""
+    chosen = servers or list(DEFAULT_SERVERS)
+    Lab(name).up(chosen, file_system=file_system)
+    typer.echo(f"The lab {name} is up: {', '.join(chosen)}.")
+    typer.echo(f"A shell in it: everup lab exec --name {name} {chosen[0]} -- bash")
+
+
+@app.command()
+def down(name: Name = "lab") -> None:
+    """Take the lab down; nothing of it is left, also after a crash."""
+    Lab(name).down()
+    typer.echo(f"The lab {name} is down.")
+
+
+@app.command()
+def status(context: typer.Context, name: Name = "lab") -> None:
+    """Show the servers, their power, addresses and cables."""
+    lab = Lab(name)
+    lines = lab.status()
+    if wants_json(context):
+        told = {"name": name, "running": lab.running, "servers": [asdict(line) for line in lines]}
+        typer.echo(json.dumps(told))
+        return
+    if not lab.running:
+        others = ", ".join(known_labs()) or "none"
+        typer.echo(f"The lab {name} is not up. Labs on this machine: {others}.")
+        raise typer.Exit(1)
+    Console().print(_table(lines))
+
+
+def _table(lines: list[ServerStatus]) -> Table:
+    table = Table("server", "power", "public", "channel", "management")
+    for line in lines:
+        power = "frozen" if line.frozen else "on" if line.power else "off"
+        cells = [
+            f"{line.addresses[network]} ({line.cables[network]})" if network in line.cables else ""
+            for network in ("public", "channel", "management")
+        ]
+        table.add_row(line.name, power, *cells)
+    return table
+
+
+@app.command(
+    "exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+def execute(
+    server: ServerName,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...")],
+    name: Name = "lab",
+) -> None:
+    """Run a command in a server, with our stdin, stdout and exit code."""
+    words = command[1:] if command[0] == "--" else command
+    raise typer.Exit(Lab(name).server(server).attach(words))
+
+
+@app.command("power-cut")
+def power_cut(servers: Annotated[list[str], typer.Argument()], name: Name = "lab") -> None:
+    """Pull the plug: what was not synced is lost, no goodbye is sent."""
+    Lab(name).power_cut(*servers)
+
+
+@app.command("power-on")
+def power_on(server: ServerName, name: Name = "lab") -> None:
+    """Boot a server from what its disk holds; returns when it is up."""
+    Lab(name).power_on(server)
+
+
+@app.command()
+def freeze(server: ServerName, name: Name = "lab") -> None:
+    """Stop every process of a server where it stands."""
+    Lab(name).freeze(server)
+
+
+@app.command()
+def thaw(server: ServerName, name: Name = "lab") -> None:
+    """Let a frozen server go on."""
+    Lab(name).thaw(server)
+
+
+@app.command()
+def cut(
+    link: LinkName,
+    one_way: Annotated[str, typer.Option(help="in or out, seen from the server.")] = "",
+    name: Name = "lab",
+) -> None:
+    """Cut a cable, or all cables of a network."""
+    Lab(name).cut(link, one_way)
+
+
+@app.command()
+def heal(link: LinkName, name: Name = "lab") -> None:
+    """Make a link whole and fast again."""
+    Lab(name).heal(link)
+
+
+@app.command()
+def slow(
+    link: LinkName,
+    rate: Annotated[str, typer.Option(help="For example 10mbit.")] = "",
+    delay: Annotated[str, typer.Option(help="For example 50ms, in each direction.")] = "",
+    name: Name = "lab",
+) -> None:
+    """Make a link slow."""
+    if not rate and not delay:
+        raise BadInput("Say how slow.", remedy="Give --rate 10mbit, --delay 50ms, or both.")
+    Lab(name).slow(link, rate_bits_per_s=parse_rate(rate), delay_ms=parse_delay(delay))
+
+
+def parse_rate(text: str) -> int:
+    """`10mbit` as bit/s; nothing is 0, which means unlimited."""
+    if not text:
+        return 0
+    found = _RATE.fullmatch(text.strip())
+    if found is None:
+        raise BadInput(f"{text!r} is not a rate.", remedy="Write 500kbit, 10mbit or 1gbit.")
+    return round(float(found[1]) * _RATE_UNITS[found[2].lower()])
+
+
+def parse_delay(text: str) -> float:
+    """`50ms` or `1s` in milliseconds; nothing is 0."""
+    if not text:
+        return 0.0
+    found = _DELAY.fullmatch(text.strip())
+    if found is None:
+        raise BadInput(f"{text!r} is not a delay.", remedy="Write 50ms or 1s.")
+    return float(found[1]) * (1000.0 if found[2].lower() == "s" else 1.0)

@@ -1,0 +1,108 @@
+"""Control groups of a lab: who belongs to it, freezing, and killing all of it at once.
+
+What enters: the lab's and the servers' names. What leaves: directories below the host's unified
+hierarchy (and below the named systemd hierarchy where the host is hybrid, because nspawn makes its
+groups there too). A lab is found and ended by its group alone, also after a crash of who started
+it. No controller is enabled here: nothing is limited, only counted in.
+"""
+
+import time
+from pathlib import Path
+
+from everup.errors import DeadlinePassed
+from everup.lab.commands import LabError
+
+TOP = "everup-lab"
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+def unified_root() -> Path:
+    """Where the unified hierarchy is mounted on this host."""
+    for candidate in (_CGROUP_ROOT, _CGROUP_ROOT / "unified"):
+        if (candidate / "cgroup.controllers").exists():
+            return candidate
+    raise LabError(
+        "No unified control group hierarchy is mounted on this machine.",
+        remedy="mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified",
+    )
+
+
+def _named_root() -> Path | None:
+    """The systemd hierarchy of a hybrid host."""
+    named = _CGROUP_ROOT / "systemd"
+    return named if (named / "cgroup.procs").exists() else None
+
+
+def labs() -> list[str]:
+    """Names of the labs that have a group."""
+    top = unified_root() / TOP
+    return sorted(entry.name for entry in top.iterdir() if entry.is_dir()) if top.is_dir() else []
+
+
+class Group:
+    """One control group, by its path below the lab's top."""
+
+    def __init__(self, *names: str) -> None:
+        self.directory = unified_root().joinpath(TOP, *names)
+        named = _named_root()
+        self.named_directory = named.joinpath(TOP, *names) if named else None
+
+    def make(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if self.named_directory is not None:
+            self.named_directory.mkdir(parents=True, exist_ok=True)
+
+    def joining(self) -> list[Path]:
+        """The files into which a process writes its id to become a member."""
+        directories = [self.directory, self.named_directory]
+        return [entry / "cgroup.procs" for entry in directories if entry is not None]
+
+    def members(self) -> list[int]:
+        """Process ids in this group itself."""
+        return _members_of(self.directory)
+
+    def all_members(self) -> list[int]:
+        """Process ids in this group and below it."""
+        if not self.directory.is_dir():
+            return []
+        found = _members_of(self.directory)
+        for below in self.directory.rglob("cgroup.procs"):
+            found += _members_of(below.parent)
+        return found
+
+    def freeze(self, frozen: bool, *, deadline_s: float = 5.0) -> None:
+        """Stop or continue every process at once; returns when the kernel says that it is so."""
+        (self.directory / "cgroup.freeze").write_text("1" if frozen else "0")
+        self._wait_for_event("frozen", frozen, deadline_s)
+
+    def kill(self, *, deadline_s: float = 20.0) -> None:
+        """SIGKILL everything in here; returns when nothing is left."""
+        if not self.directory.is_dir():
+            return
+        (self.directory / "cgroup.kill").write_text("1")
+        self._wait_for_event("populated", False, deadline_s)
+
+    def remove(self) -> None:
+        """Remove the (empty) group with everything below it."""
+        for directory in (self.directory, self.named_directory):
+            if directory is None or not directory.is_dir():
+                continue
+            below = [entry for entry in directory.rglob("*") if entry.is_dir()]
+            for entry in sorted(below, key=lambda path: len(path.parts), reverse=True):
+                entry.rmdir()
+            directory.rmdir()
+
+    def _wait_for_event(self, name: str, wanted: bool, deadline_s: float) -> None:
+        events = self.directory / "cgroup.events"
+        end = time.monotonic() + deadline_s
+        while f"{name} {int(wanted)}" not in events.read_text():
+            if time.monotonic() > end:
+                raise DeadlinePassed(f"The group {self.directory} is not '{name} {int(wanted)}'.")
+            time.sleep(0.002)
+
+
+def _members_of(directory: Path) -> list[int]:
+    try:
+        return [int(word) for word in (directory / "cgroup.procs").read_text().split()]
+    except FileNotFoundError:
+        return []
