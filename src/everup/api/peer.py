@@ -1,0 +1,99 @@
+"""What members ask of each other, and what a newcomer asks: HTTPS with the group's certificates.
+
+What enters: requests on TCP 7573 (on the witness 7572). What leaves: JSON. Without a certificate
+only `/ca`, `/join` and `/join-witness` are open; the last two need the secret of a token.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from everup import __version__
+from everup.agent.membership.accounts import local_accounts
+from everup.agent.membership.admission import Doorkeeper
+from everup.agent.membership.messages import JoinRequest, decode
+from everup.agent.membership.settings import SettingsStore
+from everup.agent.membership.tokens import Kind
+from everup.api import bodies
+from everup.api.facade import Json
+
+Forward = Callable[[str, str, Json | None], Awaitable[Json]]
+Status = Callable[[], Awaitable[Json]]
+
+
+class MemberRoutes:
+    """What every member answers, the witness too."""
+
+    def __init__(self, name: str, settings: SettingsStore, status: Status) -> None:
+        self._name = name
+        self._settings = settings
+        self._status = status
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/peer/status", self.status)
+        app.router.add_get("/peer/settings", self.settings)
+        app.router.add_post("/peer/settings", self.take_settings)
+
+    async def status(self, request: web.Request) -> web.Response:
+        del request
+        return web.json_response(
+            {
+                "server": self._name,
+                "version": __version__,
+                "settings_version": self._settings.current.version,
+                "status": await self._status(),
+            }
+        )
+
+    async def settings(self, request: web.Request) -> web.Response:
+        del request
+        return web.json_response({"toml": self._settings.text()})
+
+    async def take_settings(self, request: web.Request) -> web.Response:
+        body = await bodies.read(request, bodies.Config)
+        # In a thread: it syncs to disk.
+        changed = await asyncio.to_thread(self._settings.accept, body.toml)
+        return web.json_response({"changed": changed})
+
+
+class ServerRoutes:
+    """What only servers that hold data answer."""
+
+    def __init__(self, doorkeeper: Doorkeeper, forward: Forward) -> None:
+        self._doorkeeper = doorkeeper
+        self._forward = forward
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/ca", self.greet)
+        app.router.add_post("/join", self.join)
+        app.router.add_post("/join-witness", self.join_witness)
+        app.router.add_get("/peer/accounts", self.accounts)
+        app.router.add_post("/peer/forward", self.forward)
+
+    async def greet(self, request: web.Request) -> web.Response:
+        del request
+        return _json(self._doorkeeper.greet())
+
+    async def join(self, request: web.Request) -> web.Response:
+        return await self._admit(request, "server")
+
+    async def join_witness(self, request: web.Request) -> web.Response:
+        return await self._admit(request, "witness")
+
+    async def _admit(self, request: web.Request, kind: Kind) -> web.Response:
+        asked = decode(await request.read(), JoinRequest)
+        return _json(await self._doorkeeper.admit(asked, kind))
+
+    async def accounts(self, request: web.Request) -> web.Response:
+        del request
+        return web.json_response(await asyncio.to_thread(local_accounts))
+
+    async def forward(self, request: web.Request) -> web.Response:
+        body = await bodies.read(request, bodies.Forward)
+        return web.json_response(await self._forward(body.method, body.path, body.body))
+
+
+def _json(value: msgspec.Struct) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
