@@ -1,0 +1,1 @@
+"""Perform the actions of a decision, one small class for each kind."""

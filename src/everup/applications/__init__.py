@@ -1,0 +1,1 @@
+"""The applications that follow the active role."""

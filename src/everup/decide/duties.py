@@ -1,0 +1,276 @@
+"""Rows that keep the role: what a server goes on doing, or puts right, while it has that role.
+
+What leaves: `DUTIES`, in the order in which they are looked at. Each asks for the difference
+between what is and what should be, so a turn that was interrupted is simply done again.
+"""
+
+from everup.decide import conditions as c
+from everup.decide import upkeep
+from everup.decide.row import Deeds, Row
+from everup.model import action as a
+from everup.model.observation import Observation
+from everup.model.role import Cause, Role, State
+
+OUTSIDE = (Role.UNPROTECTED, Role.PASSIVE, Role.REJOINING)
+FOLLOWING = (Role.PASSIVE, Role.REJOINING)
+LEAVING = (Role.DEMOTING,)
+HURRY_STOP_MS = 3_000
+"""After a lost lease a unit gets this long: its writes already fail."""
+SWITCH_GRACE_MS = 2_000
+"""Held operations get this long when the gate is closed on purpose; units have stopped by then."""
+
+_switch = c.cause_is(Cause.SWITCHOVER, Cause.SWITCHBACK)
+
+
+def _stand(s: State, o: Observation) -> tuple[a.Action, ...]:
+    opened = o.guard.epoch if o.guard is not None else 0
+    sealed = o.replicator.sealed_epoch if o.replicator is not None else 0
+    # The first lease of a group may go to the server that was asked to protect, listed or not.
+    force = s.cause is Cause.FORCED or (s.cause is Cause.FOUNDING and not c.founded(s, o))
+    return (a.Stand(force, max(opened, sealed) + 1, 2 * o.group.lease_ms + 1_000),)
+
+
+def _open(s: State, o: Observation) -> tuple[a.Action, ...]:
+    assert o.guard is not None
+    outcome = o.outcome(f"Drain {s.epoch}")
+    parent = outcome.position if outcome is not None else None
+    if c.own_history(s, o):
+        # An unclean end of our own: the journal, not the receive log, says how far it went.
+        parent = o.guard.position
+    policy = upkeep.wanted_policy(s, o)
+    reason = s.cause.value
+    return (a.OpenGate(s.epoch, parent, reason, policy.mode, policy.must_acknowledge),)
+
+
+def _propose(s: State, o: Observation) -> tuple[a.Action, ...]:
+    proposal = upkeep.next_proposal(s, o)
+    return (proposal,) if proposal is not None else ()
+
+
+def _propose_removal(s: State, o: Observation) -> tuple[a.Action, ...]:
+    proposal = upkeep.removal_when_promoting(s, o)
+    return (proposal,) if proposal is not None else ()
+
+
+def _start(s: State, o: Observation) -> tuple[a.Action, ...]:
+    return (a.StartUnits(o.group.units, o.group.start_deadline_ms),)
+
+
+def _stop(s: State, o: Observation) -> tuple[a.Action, ...]:
+    return (a.StopUnits(o.group.units, o.group.stop_deadline_ms),)
+
+
+def _stop_demoted(s: State, o: Observation) -> tuple[a.Action, ...]:
+    return _stop(s, o) if s.row == "held" else (a.StopUnits(o.group.units, HURRY_STOP_MS),)
+
+
+def _simply(*actions: a.Action) -> Deeds:
+    return lambda s, o: actions
+
+
+def _release_wanted(s: State, o: Observation) -> bool:
+    # A server that is being changed keeps its lease, so that nobody takes over meanwhile.
+    return c.any_lease(s, o) and not c.asked_hold(s, o) and not c.asked_found(s, o)
+
+
+def _has_proposal(s: State, o: Observation) -> bool:
+    return upkeep.next_proposal(s, o) is not None
+
+
+def _has_removal(s: State, o: Observation) -> bool:
+    return upkeep.removal_when_promoting(s, o) is not None
+
+
+def _address_due(s: State, o: Observation) -> bool:
+    """At once after a failover; after a switchover only when the applications run (commit)."""
+    return not _switch(s, o) or c.units_running(s, o)
+
+
+_FOLLOW = (
+    Row(
+        "flag-off",
+        (*OUTSIDE, *LEAVING, Role.SWITCHING),
+        c.flag_up,
+        "No protected unit may be started here any more.",
+        deeds=_simply(a.LowerFlag()),
+    ),
+    Row(
+        "address-off",
+        (*OUTSIDE, *LEAVING),
+        c.address_not_down,
+        "The public address is given up.",
+        deeds=_simply(a.AddressDown()),
+    ),
+    Row(
+        "gate-shut",
+        (*OUTSIDE, *LEAVING),
+        c.gate_not_closed,
+        "The gate is closed: nothing may be written here.",
+        deeds=_simply(a.CloseGate(0)),
+    ),
+    Row(
+        "units-off",
+        FOLLOWING,
+        c.all_of(c.protects, c.units_not_stopped),
+        "The protected units are stopped: they run on the active server only.",
+        deeds=_stop,
+    ),
+    Row(
+        "units-off-demoted",
+        LEAVING,
+        c.units_not_stopped,
+        "The protected units are stopped.",
+        deeds=_stop_demoted,
+    ),
+    Row(
+        "units-held",
+        (*OUTSIDE, *LEAVING, Role.PROMOTING, Role.ACTIVE),
+        c.units_not_held,
+        "The protected units may start only while this server is active.",
+        deeds=lambda s, o: (a.HoldUnits(o.group.units),),
+    ),
+    Row(
+        "arm",
+        FOLLOWING,
+        c.all_of(c.gate_closed, c.units_stopped, c.negated(c.armed)),
+        "The closed gate is put over every protected path.",
+        deeds=lambda s, o: (a.Arm(o.group.trees),),
+    ),
+    Row(
+        "disarm",
+        (Role.UNPROTECTED,),
+        c.all_of(c.gate_closed, c.negated(c.protects), c.negated(c.armed)),
+        "Nothing is protected any more: the directories are plain again.",
+        deeds=_simply(a.Arm(())),
+    ),
+    Row(
+        "follow-stream",
+        FOLLOWING,
+        c.all_of(c.armed, c.gate_closed, c.negated(c.is_target)),
+        "This server receives from whoever is active.",
+        deeds=_simply(a.BecomeTarget()),
+    ),
+    Row(
+        "release-unused",
+        OUTSIDE,
+        c.all_of(c.gate_closed, _release_wanted),
+        "The lease is given back, since this server does not act on it.",
+        deeds=_simply(a.Release()),
+    ),
+)
+
+_PROMOTE = (
+    Row(
+        "ask-voters",
+        (Role.STANDING,),
+        c.always,
+        "The voters are asked for the lease.",
+        deeds=_stand,
+    ),
+    Row(
+        "seal",
+        (Role.PROMOTING,),
+        c.all_of(c.lease_held, c.negated(c.sealed)),
+        "Nothing of an older epoch is taken any more.",
+        deeds=lambda s, o: (a.Seal(s.epoch),),
+    ),
+    Row(
+        "go-on-without",
+        (Role.PROMOTING,),
+        c.all_of(c.lease_held, _has_removal),
+        "Servers that are not heard are taken off the may-take-over list.",
+        deeds=_propose_removal,
+    ),
+    Row(
+        "drain",
+        (Role.PROMOTING,),
+        c.all_of(c.lease_held, c.sealed, c.negated(c.gate_open), c.negated(c.drained)),
+        "Everything received is applied.",
+        deeds=lambda s, o: (a.Drain(s.epoch),),
+    ),
+    Row(
+        "open",
+        (Role.PROMOTING,),
+        c.all_of(c.lease_held, c.sealed, c.drained, c.negated(c.gate_open)),
+        "The gate is opened under epoch {epoch}.",
+        deeds=_open,
+    ),
+)
+
+_SERVE = (
+    Row(
+        "flag-on",
+        (Role.PROMOTING, Role.ACTIVE),
+        c.all_of(c.lease_held, c.gate_open, c.negated(c.flag_up)),
+        "Protected units may be started here.",
+        deeds=_simply(a.RaiseFlag()),
+    ),
+    Row(
+        "address-on",
+        (Role.PROMOTING, Role.ACTIVE),
+        c.all_of(c.lease_held, c.gate_open, c.negated(c.address_up), _address_due),
+        "The public address is taken.",
+        deeds=_simply(a.AddressUp()),
+    ),
+    Row(
+        "ship",
+        (Role.PROMOTING, Role.ACTIVE),
+        c.all_of(c.lease_held, c.gate_open, c.negated(c.is_source)),
+        "The journal is shipped to the other servers.",
+        deeds=lambda s, o: (a.BecomeSource(s.epoch),),
+    ),
+    Row(
+        "units-on",
+        (Role.PROMOTING, Role.ACTIVE),
+        c.all_of(c.lease_held, c.gate_open, c.flag_up, c.units_not_running),
+        "The protected units are started.",
+        deeds=_start,
+    ),
+    Row(
+        "policy",
+        (Role.PROMOTING, Role.ACTIVE),
+        c.all_of(c.lease_held, c.gate_open, upkeep.policy_differs),
+        "What an fsync waits for follows the record.",
+        deeds=lambda s, o: (upkeep.wanted_policy(s, o),),
+    ),
+    Row(
+        "keep-record",
+        (Role.ACTIVE,),
+        c.all_of(c.lease_held, c.gate_open, _has_proposal),
+        "A change of the record is proposed to the voters.",
+        deeds=_propose,
+    ),
+)
+
+_HAND_OVER = (
+    Row(
+        "switch-stop",
+        (Role.SWITCHING,),
+        c.units_not_stopped,
+        "The protected units are stopped for the switchover.",
+        deeds=_stop,
+    ),
+    Row(
+        "switch-address",
+        (Role.SWITCHING,),
+        c.all_of(c.units_stopped, c.address_not_down),
+        "The public address is given up for the switchover.",
+        deeds=_simply(a.AddressDown()),
+    ),
+    Row(
+        "switch-shut",
+        (Role.SWITCHING,),
+        c.all_of(c.units_stopped, c.gate_not_closed),
+        "The gate is closed; what was written last is on its way to {partner}.",
+        deeds=_simply(a.CloseGate(SWITCH_GRACE_MS)),
+    ),
+    Row(
+        "switch-release",
+        (Role.SWITCHING,),
+        c.all_of(c.lease_held, c.out_of_service, c.partner_at_end),
+        "{partner} holds everything; the lease is released for it.",
+        deeds=_simply(a.Release()),
+    ),
+)
+
+DUTIES: tuple[Row, ...] = (*_FOLLOW, *_PROMOTE, *_SERVE, *_HAND_OVER)

@@ -1,0 +1,109 @@
+"""May this server ask for the lease by itself, and if not, for what or whom does it wait?
+
+What enters: state and observation. What leaves: "" when it may stand, else the reason as a
+sentence; the same text is what `status` shows. Called by the table and by `decide`. Pure.
+"""
+
+from everup.decide import conditions as c
+from everup.model.observation import Observation
+from everup.model.role import State
+
+REFUSED_PAUSE_MS = 200
+"""After a refusal a server asks again no sooner; servers later in the list wait longer."""
+RANK_PAUSE_MS = 300
+
+
+def why_not(s: State, o: Observation) -> str:
+    """Reason why this server does not stand by itself; "" when it may."""
+    return _blind(o) or _not_allowed(s, o) or _taken(s, o) or _later(s, o)
+
+
+def _blind(o: Observation) -> str:
+    if o.keeper is None:
+        return "waiting for this server's keeper, which does not answer"
+    if o.guard is None:
+        return "waiting for this server's guard, which does not answer"
+    if o.replicator is None:
+        return "waiting for this server's replicator, which does not answer"
+    return ""
+
+
+def _not_allowed(s: State, o: Observation) -> str:
+    if c.asked_hold(s, o):
+        return "held back while a change is being made"
+    if not c.founded(s, o):
+        return "waiting for the first protect of this group to finish"
+    if not c.listed(s, o):
+        names = ", ".join(c.record(o).may_take_over) or "nobody"
+        return f"waiting: this server is not on the list of those that may take over ({names})"
+    if not c.consistent(s, o):
+        return "waiting for the missing data: what is here is not yet at any one position"
+    if not c.armed(s, o):
+        return "waiting until the closed gate stands over every protected path"
+    return ""
+
+
+def _taken(s: State, o: Observation) -> str:
+    acting = c.acting_peer(o)
+    if acting:
+        return f"following {acting}"
+    holder = c.other_holder(s, o)
+    if holder and not c.silent(o, holder) and not c.gave_up(o, holder):
+        return f"following {holder}, which holds the lease"
+    return ""
+
+
+def _later(s: State, o: Observation) -> str:
+    """Passing reasons: somebody better is expected, or the voters said no a moment ago."""
+    if c.handing_over(s, o):
+        return f"waiting for {s.partner} to take the active role"
+    wanted = preferred(s, o)
+    if wanted:
+        return f"waiting for {wanted}, which was active last and is the better choice"
+    assert o.keeper is not None
+    if not o.keeper.quorum_reachable:
+        missing = [v for v in c.record(o).voters if v != o.server and c.silent(o, v)]
+        return f"waiting for a majority of the voters; not heard: {', '.join(missing) or 'none'}"
+    refusal = o.outcome("Stand")
+    if refusal is not None and not refusal.done and o.now_ms - refusal.at_ms < _pause_ms(o):
+        return f"the voters refused: {refusal.sentence}"
+    return ""
+
+
+def preferred(s: State, o: Observation) -> str:
+    """A server that should stand instead of this one, as long as waiting for it makes sense."""
+    holder = c.other_holder(s, o)
+    if holder:
+        found = c.peer(o, holder)
+        if found is None or found.heard_ms_ago is None:
+            return holder if _just_started(o) else ""
+        return holder if _fit(o, holder) else ""
+    earlier = [n for n in c.record(o).may_take_over if n != o.server]
+    earlier = earlier[: _rank(o)]
+    return next((n for n in earlier if _fit(o, n) and _just_started(o)), "")
+
+
+def _just_started(o: Observation) -> bool:
+    return o.now_ms - o.started_ms < c.START_WAIT_MS
+
+
+def _fit(o: Observation, server: str) -> bool:
+    found = c.peer(o, server)
+    return (
+        found is not None
+        and not c.silent(o, server)
+        and server in c.record(o).may_take_over
+        and found.facts.role == "passive"
+        and found.facts.consistent
+        and not found.facts.trouble
+    )
+
+
+def _rank(o: Observation) -> int:
+    names = c.record(o).may_take_over
+    return names.index(o.server) if o.server in names else len(names)
+
+
+def _pause_ms(o: Observation) -> int:
+    # No random numbers in a decision: servers that collide are told apart by their place.
+    return REFUSED_PAUSE_MS + RANK_PAUSE_MS * _rank(o)

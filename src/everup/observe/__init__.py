@@ -1,0 +1,1 @@
+"""What this server can know at one moment, gathered into one frozen `Observation`."""
