@@ -1,0 +1,240 @@
+"""The one order of all changes of a group: sequence, journal, deadline, who must have it.
+
+What enters: changes that the lower trees already carry. What leaves: their records, closed batches
+and permission to answer. One per guard, over all its mounts. Called by the handlers; `lock` is held
+over everything that must be one step with an append.
+"""
+
+import errno
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from everup.capture.descriptors import Hot
+from everup.capture.lower import LowerTree
+from everup.journal.operation import ModifiedTime, encode_write
+from everup.journal.record import Operation
+from everup.journal.segment import Buffer
+from everup.journal.writer import CAUSE_AGE, CAUSE_FSYNC, CAUSE_SIZE, Closed, JournalWriter
+from everup.limits import BATCH_AGE_MS
+from everup.system.clock import boottime_ns
+from everup.system.leasepage import LeasePageReader
+
+HOLD_STEP_S = 0.005
+HOLD_MAX_S = 30.0
+SYNC_EVERY_S = 0.1
+
+
+@dataclass
+class Policy:
+    """Which servers must have the data before an fsync is answered."""
+
+    mode: str = "async"
+    must_acknowledge: tuple[str, ...] = ()
+
+    @property
+    def durable(self) -> bool:
+        return self.mode == "durable" and bool(self.must_acknowledge)
+
+
+class Order:
+    """Sequences, batches, deadlines and acknowledgements of one open gate."""
+
+    def __init__(self, journal: JournalWriter, lease: LeasePageReader) -> None:
+        self.journal = journal
+        self.lock = journal.lock
+        self.epoch = 0
+        self.closing = True
+        self.policy = Policy()
+        self.late_answers = 0
+        self.journal_state = "ok"
+        self.journal_sentence = ""
+        self.closed: Closed | None = None
+        self.acknowledged_up_to = 0
+        self.on_acknowledged: Callable[[int], None] = lambda sequence: None
+        self._acknowledged: dict[str, int] = {}
+        self._lease = lease
+        self._touched: list[tuple[LowerTree, Hot]] = []
+        self._waiting = False
+        self._wake = threading.Event()
+        self._follow = threading.Condition()
+        self._stopped = threading.Event()
+
+    # the lease
+
+    def in_time(self) -> bool:
+        """Whether this server may still answer, by the deadline page."""
+        epoch, deadline_ns = self._lease.read()
+        return epoch == self.epoch and boottime_ns() < deadline_ns
+
+    def admit(self) -> None:
+        """Before a change. Without a lease the request is held: it may come back, or the gate
+        closes; then EIO."""
+        if self.closing or not self.in_time():
+            self._hold()
+
+    def _hold(self) -> None:
+        give_up = time.monotonic() + HOLD_MAX_S
+        while not self.closing and time.monotonic() < give_up:
+            if self.in_time():
+                return
+            time.sleep(HOLD_STEP_S)
+        raise OSError(errno.EIO, "the gate is closing")
+
+    def confirm(self) -> None:
+        """Before a success is answered: too late is EIO, although the change is recorded."""
+        if not self.in_time():
+            self.late_answers += 1
+            raise OSError(errno.EIO, "the lease ended before the answer")
+
+    # records; the lock is held
+
+    def record_write(
+        self, tree: LowerTree, hot: Hot, object_id: bytes, offset: int, data: Buffer, unique: int
+    ) -> None:
+        """The frequent one."""
+        arguments = encode_write(offset, hot.hint or tree.hint(hot))
+        self.record(tree, Operation.WRITE, object_id, arguments, data, unique)
+        if not hot.touched:
+            self.touch(tree, hot)
+
+    def record(
+        self, tree: LowerTree, operation: int, object_id: bytes, arguments: bytes,
+        payload: Buffer = b"", unique: int = 0,
+    ) -> None:  # fmt: skip
+        """Append a change; only the last record of a request carries its `unique`."""
+        if self.journal_state != "ok":
+            return
+        try:
+            self.journal.append(
+                operation, tree.tree_id, object_id, arguments, payload, unique=unique
+            )
+            if self.journal.batch_full:
+                self._close(CAUSE_SIZE)
+        except OSError as error:
+            self._journal_failed(error)
+        if not self._waiting:
+            self._waiting = True
+            self._wake.set()
+
+    def touch(self, tree: LowerTree, hot: Hot) -> None:
+        """The object's modification time belongs into the journal at the end of the batch."""
+        if not hot.touched:
+            hot.touched = True
+            self._touched.append((tree, hot))
+
+    def _journal_failed(self, error: OSError) -> None:
+        # The promise `no-block`: the application goes on; what is missing is said aloud, and no
+        # batch is closed any more, so nobody takes the journal for whole.
+        self.journal_state = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "error"
+        self.journal_sentence = f"the journal could not be written: {error.strerror}"
+        print(f"everup-guard: {self.journal_sentence}", file=sys.stderr, flush=True)
+
+    # batches
+
+    def _times(self) -> list[ModifiedTime]:
+        entries = []
+        for tree, hot in self._touched:
+            hot.touched = False
+            if hot.orphan or hot.object_id is None:
+                continue
+            try:
+                if tree.descriptors.by_node.get(hot.node) is not hot:
+                    hot = tree.hot(hot.node)
+                modified_ns = os.fstat(hot.descriptor).st_mtime_ns
+            except OSError:
+                continue
+            entries.append(ModifiedTime(tree.tree_id, hot.object_id or b"", modified_ns))
+        self._touched.clear()
+        return [entry for entry in entries if entry.object_id]
+
+    def _close(self, cause: int) -> None:
+        """End the open batch; the lock is held."""
+        if not self.journal.open_records or self.journal_state != "ok":
+            return
+        try:
+            self.closed = self.journal.close_batch(cause, self._times())
+        except OSError as error:
+            self._journal_failed(error)
+            return
+        with self._follow:
+            self._follow.notify_all()
+
+    def close_batch(self, cause: int) -> None:
+        with self.lock:
+            self._close(cause)
+
+    def sequence_to_wait_for(self) -> int:
+        """Close the batch, so that all before this moment is at a position; its sequence."""
+        with self.lock:
+            self._close(CAUSE_FSYNC)
+            return self.journal.sequence
+
+    def begin(self, closed: Closed) -> None:
+        """A new epoch stands at the end of the journal; the gate may open."""
+        self.epoch = closed.position.epoch
+        self.closed = closed
+        self._acknowledged.clear()
+        self.acknowledged_up_to = 0
+        self.late_answers = 0
+        self.journal_state, self.journal_sentence = "ok", ""
+        self.closing = False
+
+    def start(self) -> None:
+        """Close old batches and sync the journal in the background."""
+        threading.Thread(target=self._age, name="batches", daemon=True).start()
+        threading.Thread(target=self._sync, name="journal-sync", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._wake.set()
+        with self._follow:
+            self._follow.notify_all()
+
+    def _age(self) -> None:
+        while not self._stopped.is_set():
+            self._wake.wait()
+            time.sleep(BATCH_AGE_MS / 1000)
+            with self.lock:
+                self._wake.clear()
+                self._waiting = False
+                self._close(CAUSE_AGE)
+
+    def _sync(self) -> None:
+        while not self._stopped.wait(SYNC_EVERY_S):
+            try:
+                self.journal.sync()
+            except OSError as error:
+                with self.lock:
+                    self._journal_failed(error)
+
+    # the other servers
+
+    def acknowledged(self, server: str, sequence: int) -> None:
+        """A server has everything up to `sequence` durably."""
+        with self._follow:
+            if sequence > self._acknowledged.get(server, 0):
+                self._acknowledged[server] = sequence
+        self._settle()
+
+    def set_policy(self, policy: Policy) -> None:
+        self.policy = policy
+        self._settle()
+
+    def _settle(self) -> None:
+        needed = self.policy.must_acknowledge
+        up_to = min((self._acknowledged.get(name, 0) for name in needed), default=1 << 62)
+        if not self.policy.durable:
+            up_to = 1 << 62
+        self.acknowledged_up_to = up_to
+        self.on_acknowledged(up_to)
+
+    def wait_closed(self, last: Closed | None, timeout_s: float) -> Closed | None:
+        """The newest closed batch, as soon as it is another one than `last`."""
+        with self._follow:
+            if self.closed is last and not self._stopped.is_set():
+                self._follow.wait(timeout_s)
+            return self.closed
