@@ -9,10 +9,12 @@ from pathlib import Path
 
 from everup.errors import BadInput, Refused
 from everup.lab.base import Base
+from everup.lab.layer import LayerBuilder
 from everup.lab.layout import DATA_SERVERS, SERVERS, Link, server_plan
 from everup.lab.preflight import require
 from everup.lab.root import LAYER
 from everup.lab.server import Server
+from everup.lab.wheels import Wheels
 from everup.lab.wiring import CableState, Wiring
 
 DEFAULT_SERVERS = ("primary", "secondary", "witness")
@@ -65,13 +67,13 @@ class Lab:
         *,
         file_system: str | dict[str, str] = "ext4",
         services: dict[str, tuple[str, ...]] | None = None,
-        layer: Path | None = None,
+        wheels: Wheels | None = None,
         timeout_s: float = 90.0,
     ) -> None:
         """Make the networks and the servers, and boot them all.
 
         `file_system`: of every disk, or by server name. `services`: units to start at boot, by
-        server. `layer`: image that is laid below every server's own layer (what is installed).
+        server. `wheels`: what is installed on every server; nothing without.
         """
         require()
         for name in servers:
@@ -83,8 +85,8 @@ class Lab:
                     remedy=f"everup lab down --name {self.name}, or choose another --name.",
                 )
             self.base.start()
-            if layer is not None:
-                self._mount_layer(layer)
+            if wheels is not None:
+                self._mount_layer(LayerBuilder(self.base, wheels).image())
             self.wiring.build()
             for name in servers:
                 kind = (

@@ -88,7 +88,7 @@ class Root:
 
     def mount(self) -> None:
         """The server's writable layer over the installed layer (if any) over the host's root."""
-        layer = f"{LAYER}:" if self._base.is_mounted(LAYER) else ""
+        layer = f"{LAYER}/up:" if self._base.is_mounted(LAYER) else ""
         self.path.mkdir(parents=True, exist_ok=True)
         options = f"lowerdir={layer}/,upperdir={self._disk}/up,workdir={self._disk}/work"
         self._base.run(["mount", "-t", "overlay", "overlay", "-o", options, self.inside])
