@@ -169,7 +169,7 @@ def test_servers_have_what_everup_needs(lab: Lab) -> None:
         open(path, "w").close()
         os.setxattr(path, "trusted.everup.id", b"x" * 40)
         class Handle(ctypes.Structure):
-            _fields_ = [("size", ctypes.c_uint), ("kind", ctypes.c_int), ("data", ctypes.c_char * 64)]
+            _fields_ = [("size", ctypes.c_uint), ("kind", ctypes.c_int), ("b", ctypes.c_char * 64)]
         handle, mount = Handle(64), ctypes.c_int()
         both = ctypes.byref(handle), ctypes.byref(mount)
         assert libc.name_to_handle_at(-100, path.encode(), *both, 0) == 0

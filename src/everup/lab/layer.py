@@ -20,6 +20,8 @@ _ROOT = "/run/lab/build-root"
 _WHEELHOUSE = "/mnt/wheelhouse"
 _WHEEL = "/mnt/wheel"
 
+Commands = tuple[tuple[str, ...], ...]
+
 # docs/operating/install.md types these two.
 INSTALL_COMMANDS = (
     ("python3", "-m", "venv", "/opt/everup"),
@@ -62,7 +64,9 @@ class LayerBuilder:
         _forget_old_images()
         return layer
 
-    def _make(self, target: Path, start: Path | None, commands: tuple[tuple[str, ...], ...]) -> None:
+    def _make(
+        self, target: Path, start: Path | None, commands: tuple[tuple[str, ...], ...]
+    ) -> None:
         """Run `commands` over the host's root and keep what they wrote."""
         work = target.with_suffix(f".{self._base.name}.new")
         if start is None:
