@@ -86,7 +86,7 @@ class HandleCalls:
         if _name_to_handle_at(directory, name, buffer, self._mount_at, flags) < 0:
             raise _failed()
         length, kind = _HANDLE_HEAD.unpack_from(buffer)
-        return FileHandle(kind, buffer[8 : 8 + length])
+        return FileHandle(kind, buffer.raw[8 : 8 + length])
 
 
 def open_by_handle(mount: int, handle: FileHandle, flags: int) -> int:
