@@ -85,7 +85,8 @@ class MemoryAgent:
         }
 
     async def events(self, after: int, limit: int) -> list[Json]:
-        return [event for event in self._events if event["id"] > after][:limit]
+        found = [event for event in self._events if event["id"] > after]
+        return found[:limit] if after else found[-limit:]
 
     async def job(self, job_id: str) -> Json:
         try:

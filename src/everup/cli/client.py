@@ -1,0 +1,182 @@
+"""Ask the agent: HTTP over its Unix socket, or another member over TLS.
+
+What enters: the options before the verb, a path, a body. What leaves: JSON, or the error that the
+agent named, with the exit code that belongs to it. Standard library only: it must start fast.
+"""
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import typer
+
+from everup.errors import (
+    BadInput,
+    DeadlinePassed,
+    EverupError,
+    NotConnected,
+    ProtocolError,
+    Refused,
+    error_from_json,
+)
+from everup.places import AGENT_PEER_PORT, Places
+
+ANSWER_BYTES_MAX = 8 << 20
+CALL_DEADLINE_MS = 20_000
+
+Json = dict[str, Any]
+
+_BY_STATUS: dict[int, type[EverupError]] = {
+    400: BadInput,
+    413: BadInput,
+    503: NotConnected,
+    504: DeadlinePassed,
+}
+
+
+def wants_json(context: typer.Context) -> bool:
+    """Whether --json stands before or after the verb."""
+    return bool(context.find_root().params.get("json"))
+
+
+def remember_json(context: typer.Context, value: bool) -> bool:
+    """Callback of a verb's own --json: the same as the one before the verb."""
+    if value:
+        context.find_root().params["json"] = True
+    return value
+
+
+class Client:
+    """One agent. `of` builds the one that the options name."""
+
+    def __init__(self, connect: "Connect") -> None:
+        self._connect = connect
+
+    @classmethod
+    def of(cls, context: typer.Context) -> "Client":
+        params = context.find_root().params
+        if params.get("server"):
+            return cls(MemberConnect(str(params["server"]), Places.real()))
+        path = params.get("socket") or Places.real().agent_socket
+        return cls(SocketConnect(Path(path)))
+
+    def get(self, path: str, *, deadline_ms: int = CALL_DEADLINE_MS) -> Json:
+        return self._ask("GET", path, None, deadline_ms)
+
+    def post(self, path: str, body: Json, *, deadline_ms: int = CALL_DEADLINE_MS) -> Json:
+        return self._ask("POST", path, body, deadline_ms)
+
+    def _ask(self, method: str, path: str, body: Json | None, deadline_ms: int) -> Json:
+        connection, method, path, body = self._connect.prepare(method, path, body, deadline_ms)
+        try:
+            data = None if body is None else json.dumps(body).encode()
+            connection.request(method, path, data, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            status, content = answer.status, answer.read(ANSWER_BYTES_MAX + 1)
+        except TimeoutError as error:
+            raise DeadlinePassed(f"the agent did not answer in {deadline_ms} ms") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise self._connect.explain(error) from error
+        finally:
+            connection.close()
+        return _value(content, status)
+
+
+class Connect:
+    """A way to an agent."""
+
+    def prepare(
+        self, method: str, path: str, body: Json | None, deadline_ms: int
+    ) -> tuple[http.client.HTTPConnection, str, str, Json | None]:
+        """A connection, and what is to be sent over it."""
+        raise NotImplementedError
+
+    def explain(self, error: Exception) -> EverupError:
+        """Why the connection failed."""
+        raise NotImplementedError
+
+
+class SocketConnect(Connect):
+    """The agent of this server."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def prepare(
+        self, method: str, path: str, body: Json | None, deadline_ms: int
+    ) -> tuple[http.client.HTTPConnection, str, str, Json | None]:
+        return _UnixConnection(self._path, deadline_ms / 1000), method, path, body
+
+    def explain(self, error: Exception) -> EverupError:
+        if isinstance(error, PermissionError):
+            return NotConnected(
+                f"you may not use {self._path}", remedy="run it as root", code="not-permitted"
+            )
+        if self._path == Places.real().agent_socket and not Places.real().server_settings.exists():
+            return NotConnected(
+                "this server belongs to no group",
+                remedy="everup init (first server) or everup join TOKEN",
+                code="no-settings",
+            )
+        return NotConnected(
+            f"the agent does not answer at {self._path}",
+            remedy="systemctl status everup-agent",
+        )
+
+
+class MemberConnect(Connect):
+    """The agent of another member, asked with this server's certificate."""
+
+    def __init__(self, url: str, places: Places) -> None:
+        parts = urlsplit(url if "//" in url else f"https://{url}")
+        if parts.scheme != "https" or not parts.hostname:
+            raise BadInput(f"{url!r} is not the URL of a server", remedy="https://ADDRESS:7573")
+        self._host, self._port = parts.hostname, parts.port or AGENT_PEER_PORT
+        self._places = places
+
+    def prepare(
+        self, method: str, path: str, body: Json | None, deadline_ms: int
+    ) -> tuple[http.client.HTTPConnection, str, str, Json | None]:
+        from everup.agent.membership.tls import dial_context
+
+        try:
+            context = dial_context(self._places)
+        except OSError as error:
+            raise Refused(
+                f"this server's certificate cannot be read: {error.strerror or error}",
+                remedy="run it as root on a member of the group",
+            ) from error
+        connection = http.client.HTTPSConnection(
+            self._host, self._port, context=context, timeout=deadline_ms / 1000
+        )
+        return connection, "POST", "/peer/forward", {"method": method, "path": path, "body": body}
+
+    def explain(self, error: Exception) -> EverupError:
+        return NotConnected(f"{self._host}:{self._port} does not answer: {error}")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("agent", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _value(content: bytes, status: int) -> Json:
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ProtocolError(f"the agent did not answer with JSON (HTTP {status})") from error
+    if status < 400 and isinstance(value, dict):
+        return value
+    named = error_from_json(value.get("error", {}))
+    # The status says which exit code belongs to it; the code may be finer.
+    kind = _BY_STATUS.get(status, type(named))
+    raise kind(named.sentence, remedy=named.remedy, code=named.code)

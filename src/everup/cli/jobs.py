@@ -1,0 +1,137 @@
+"""Follow long work to its end: a bar with rate and time left for people, one document for programs.
+
+What enters: a job that the agent has begun. What leaves: the finished job, or its error. No job is
+followed for ever; when the deadline passes the work goes on and the job's name is said.
+"""
+
+import sys
+import time
+from typing import Any
+
+import typer
+
+from everup.cli.client import Client, wants_json
+from everup.cli.output import amount_text, bytes_text, duration_text, print_json, say
+from everup.errors import DeadlinePassed, EverupError, NotConnected, error_from_json
+
+Json = dict[str, Any]
+
+POLL_S = 0.2
+SILENCE_S_MAX = 30.0
+"""An agent may restart while its job goes on; longer silence than this is an error."""
+
+
+def finish(
+    context: typer.Context, client: Client, job: Json, *, wait: bool, deadline_s: int
+) -> None:
+    """Show the job (at its end when `wait`), or raise its error."""
+    if wait:
+        job = _follow(client, job, deadline_s, quiet=wants_json(context))
+    if wants_json(context):
+        if job["state"] == "failed":
+            raise job_error(job)
+        print_json({"job": job})
+    elif job["state"] == "failed":
+        raise job_error(job)
+    elif wait:
+        typer.echo(job["sentence"])
+    else:
+        typer.echo(f"{job['sentence']} (job {job['id']})")
+
+
+def job_error(job: Json) -> EverupError:
+    """The error with which a job ended."""
+    return error_from_json(job.get("error") or {"code": "failed", "sentence": job["sentence"]})
+
+
+def _follow(client: Client, job: Json, deadline_s: int, *, quiet: bool) -> Json:
+    show = _Silent() if quiet else _Bar() if sys.stderr.isatty() else _Lines()
+    end = time.monotonic() + deadline_s
+    heard = time.monotonic()
+    with show:
+        while job["state"] == "running":
+            show.update(job)
+            if time.monotonic() > end:
+                raise DeadlinePassed(
+                    f"{job['kind']} is not finished after {deadline_s} s: {job['sentence']}",
+                    remedy=f"it goes on by itself (job {job['id']}); see everup status",
+                )
+            time.sleep(POLL_S)
+            try:
+                job = client.get(f"/v1/jobs/{job['id']}", deadline_ms=5_000)["job"]
+                heard = time.monotonic()
+            except (NotConnected, DeadlinePassed):
+                if time.monotonic() - heard > SILENCE_S_MAX:
+                    raise
+    return job
+
+
+class _Silent:
+    """Shows nothing."""
+
+    def __enter__(self) -> "_Silent":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def update(self, job: Json) -> None:
+        del job
+
+
+class _Lines(_Silent):
+    """Into a file or a pipe: a line whenever the sentence changes."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def update(self, job: Json) -> None:
+        if job["sentence"] != self._last:
+            self._last = job["sentence"]
+            say(self._last)
+
+
+class _Bar(_Silent):
+    """On a terminal."""
+
+    def __enter__(self) -> "_Bar":
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            TextColumn("[dim]{task.fields[detail]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None, detail="")
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def update(self, job: Json) -> None:
+        progress = job.get("progress") or {}
+        self._progress.update(
+            self._task,
+            description=job["sentence"],
+            completed=progress.get("done") or 0,
+            total=progress.get("total") or None,
+            detail=progress_text(progress),
+        )
+
+
+def progress_text(progress: Json) -> str:
+    """Amount, rate and time left, as far as they are known."""
+    parts = []
+    unit = str(progress.get("unit") or "")
+    if progress.get("total") or progress.get("done"):
+        parts.append(amount_text(progress.get("done") or 0, progress.get("total"), unit))
+    if progress.get("rate") and unit == "bytes":
+        parts.append(f"{bytes_text(progress['rate'])}/s")
+    if progress.get("left_ms"):
+        parts.append(f"{duration_text(progress['left_ms'])} left")
+    return ", ".join(parts)

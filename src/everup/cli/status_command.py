@@ -1,0 +1,166 @@
+"""`everup status`: who is active, who has what, and what is wrong."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from everup.cli.client import Client, wants_json
+from everup.cli.options import JsonFlag, verb_app
+from everup.cli.output import bytes_text, duration_text, print_json
+from everup.errors import DeadlinePassed, NotConnected
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+app = verb_app()
+Json = dict[str, Any]
+
+POLL_S = 0.25
+_COLOURS = {
+    "synchronized": "green",
+    "syncing": "yellow",
+    "unchecked": "yellow",
+    "out-of-sync": "red",
+    "unknown": "dim",
+}
+
+
+@app.command(
+    epilog="Examples:  everup status  |  everup status --json  |  "
+    "everup status --wait synchronized --deadline 600"
+)
+def status(
+    context: typer.Context,
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STATE",
+            help="Wait until this is so: synchronized (every server has everything), "
+            "active (a server is active), or the id of a state.",
+        ),
+    ] = None,
+    deadline: Annotated[
+        int, typer.Option(metavar="S", min=1, help="With --wait: give up after S seconds.")
+    ] = 600,
+    json: JsonFlag = False,
+) -> None:
+    """Show the group: servers, roles, data, addresses, queues and warnings."""
+    client = Client.of(context)
+    value = client.get("/v1/status") if wait is None else _wait_for(client, wait, deadline)
+    if wants_json(context):
+        print_json(value)
+    else:
+        _show(value)
+
+
+def reached(value: Json, state: str) -> bool:
+    """Whether the group is in the state that somebody waits for."""
+    holder = (value.get("arbiter") or {}).get("holder")
+    if state == "synchronized":
+        others = [s for s in value["servers"] if s["name"] != holder]
+        ready = all(s["reachable"] and s["sync"] == "synchronized" for s in others)
+        return bool(holder and others and ready)
+    if state == "active":
+        return any(s["role"] == "active" and s["gate"] == "open" for s in value["servers"])
+    return bool(value["state"] == state)
+
+
+def _wait_for(client: Client, state: str, deadline_s: int) -> Json:
+    end = time.monotonic() + deadline_s
+    last = "the agent has not answered yet"
+    while True:
+        try:
+            value = client.get("/v1/status", deadline_ms=5_000)
+            if reached(value, state):
+                return value
+            last = value["sentence"]
+        except (NotConnected, DeadlinePassed) as error:
+            # The agent may be starting; only the deadline ends the waiting.
+            if isinstance(error, NotConnected) and error.code in ("no-settings", "not-permitted"):
+                raise
+            last = error.sentence
+        if time.monotonic() > end:
+            raise DeadlinePassed(
+                f"the group is not {state} after {deadline_s} s: {last}",
+                remedy="everup status shows what is missing",
+            )
+        time.sleep(POLL_S)
+
+
+def _show(value: Json) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False)
+    warnings = value.get("warnings") or []
+    colour = "yellow" if warnings else "green"
+    console.print(
+        f"[bold]{escape(value['group'])}[/]  [dim]epoch {value['epoch']}, {value['mode']} mode[/]"
+    )
+    console.print(f"[{colour}]{escape(value['sentence'])}[/]\n")
+    console.print(_servers(value))
+    console.print()
+    for label, text in _facts(value):
+        console.print(f"[dim]{label:<17}[/]{escape(text)}")
+    for warning in warnings:
+        console.print(f"\n[bold yellow]![/] {escape(warning['sentence'])}")
+        if warning.get("remedy"):
+            console.print(f"  [dim]what to do:[/] {escape(warning['remedy'])}")
+
+
+def _servers(value: Json) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for column in ("server", "role", "gate", "data", "position", "applied", "version"):
+        table.add_column(column)
+    for server in value["servers"]:
+        dot = "[green]●[/]" if server["reachable"] else "[red]○[/]"
+        role = "[bold green]active[/]" if server["role"] == "active" else str(server["role"])
+        sync = str(server["sync"])
+        colour = _COLOURS.get(sync, "default")
+        table.add_row(
+            f"{dot} {server['name']}",
+            role if server["reachable"] else "[red]not reachable[/]",
+            str(server.get("gate") or ""),
+            f"[{colour}]{sync}[/]",
+            _position(server.get("position")),
+            _position(server.get("applied")),
+            str(server.get("version") or ""),
+        )
+    return table
+
+
+def _position(position: Json | None) -> str:
+    return f"{position['epoch']}.{position['sequence']}" if position else ""
+
+
+def _facts(value: Json) -> list[tuple[str, str]]:
+    arbiter, replication = value.get("arbiter") or {}, value.get("replication") or {}
+    addresses = [f"{a['address']} at {a['holder'] or 'nobody'}" for a in value["public_addresses"]]
+    automatic = "automatic failover " + ("on" if arbiter.get("automatic_failover") else "OFF")
+    takers = ", ".join(arbiter.get("may_take_over") or []) or "nobody"
+    facts = [
+        ("public address", ", ".join(addresses) or "none"),
+        ("may take over", f"{takers}; {automatic}"),
+        ("voters", ", ".join(arbiter.get("voters") or []) or "none"),
+    ]
+    if arbiter.get("risk"):
+        facts.append(("accepted risk", str(arbiter["risk"])))
+    facts += [
+        ("not yet sent", _queue(replication.get("send_queue"))),
+        ("not yet applied", _queue(replication.get("receive_queue"))),
+    ]
+    point = replication.get("recovery_point_ms")
+    if point is not None:
+        facts.append(("at risk", duration_text(point) if point else "nothing"))
+    return facts
+
+
+def _queue(queue: Json | None) -> str:
+    if not queue or not queue.get("operations"):
+        return "nothing"
+    oldest = duration_text(queue.get("oldest_ms") or 0)
+    return f"{queue['operations']} operations, {bytes_text(queue['bytes'])}, oldest {oldest}"

@@ -1,0 +1,24 @@
+"""`everup witness`: become the witness of a group."""
+
+import typer
+
+from everup.cli.join_command import join_as
+from everup.cli.options import Channels, JsonFlag, Management, ServerName, verb_app
+
+app = verb_app()
+
+
+@app.command(epilog="Example:  everup witness TOKEN")
+def witness(
+    context: typer.Context,
+    token: str,
+    management: Management = None,
+    channel: Channels = None,
+    name: ServerName = None,
+    json: JsonFlag = False,
+) -> None:
+    """Give a group the vote of this server; it holds no data and no certificate authority.
+
+    Without --management the address that leads to the group's first server is taken.
+    """
+    join_as(context, "witness", token, management, tuple(channel or []), name)

@@ -1,0 +1,292 @@
+"""The command line against an agent's API: answers, errors, exit codes, deadlines."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from everup.agent.membership.foundation import Founding, found
+from everup.agent.membership.membership import Membership
+from everup.api.memory import MemoryAgent
+from everup.api.server import ApiServer
+from everup.cli.output import amount_text, bytes_text, duration_text
+from everup.places import Places
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Served:
+    """An agent in memory behind the real API, on a socket of its own."""
+
+    def __init__(self, root: Path, agent: MemoryAgent) -> None:
+        self.root = root
+        self.agent = agent
+        self.places = Places.below(root)
+
+    async def run(self, *arguments: str) -> Result:
+        environment = {**os.environ, "EVERUP_ROOT": str(self.root), "NO_COLOR": "1"}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "everup.cli.main",
+            *arguments,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode is not None
+        return Result(process.returncode, out.decode(), err.decode())
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    served = Served(tmp_path, MemoryAgent())
+    # An address of its own, so that several runs on one machine do not meet on the fixed port.
+    address = f"127.99.{os.getpid() % 250}.{1 + time.monotonic_ns() // 1000 % 250}"
+    found(served.places, Founding("shop", "primary", (), address, ()))
+    membership = Membership(served.places, lambda: served.agent.active)
+    server = ApiServer(served.agent, membership, peer_host=address)
+    await server.start()
+    yield served
+    await server.stop()
+    await membership.close()
+
+
+async def test_cli_status_for_people_and_programs(served: Served) -> None:
+    people = await served.run("status")
+    assert people.code == 0
+    assert "primary is active" in people.out
+    assert "192.0.2.10/24 at primary" in people.out
+    for arguments in (("--json", "status"), ("status", "--json")):
+        programs = await served.run(*arguments)
+        assert programs.code == 0
+        assert [s["role"] for s in programs.json["servers"]] == ["active", "passive"]
+
+
+async def test_cli_status_shows_warnings_with_their_remedy(served: Served) -> None:
+    served.agent.warnings.append(
+        {"id": "w", "sentence": "The disk of secondary is full.", "remedy": "Make [room]."}
+    )
+    result = await served.run("status")
+    assert "The disk of secondary is full." in result.out
+    assert "Make [room]." in result.out
+
+
+async def test_cli_status_waits_until_synchronized(served: Served) -> None:
+    served.agent.sync["secondary"] = "syncing"
+    late = await served.run("status", "--wait", "synchronized", "--deadline", "1")
+    assert late.code == 3
+    assert "not synchronized after 1 s" in late.err
+    waiting = asyncio.create_task(served.run("status", "--wait", "synchronized", "--json"))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    served.agent.sync["secondary"] = "synchronized"
+    assert (await waiting).json["servers"][1]["sync"] == "synchronized"
+
+
+async def test_cli_switchover_follows_the_job(served: Served) -> None:
+    result = await served.run("switchover")
+    assert (result.code, result.out) == (0, "secondary is active\n")
+    assert served.agent.active == "secondary"
+    back = await served.run("--json", "switchover", "--to", "primary")
+    assert back.json["job"]["state"] == "done"
+    assert served.agent.active == "primary"
+
+
+async def test_cli_switchover_that_only_asks_changes_nothing(served: Served) -> None:
+    result = await served.run("switchover", "--dry-run")
+    assert result.code == 0
+    assert served.agent.active == "primary"
+
+
+async def test_cli_no_wait_leaves_the_job_running(served: Served) -> None:
+    served.agent._step_s = 30
+    result = await served.run("--json", "switchover", "--no-wait")
+    assert result.json["job"]["state"] == "running"
+    late = await served.run("switchover", "--deadline", "1")
+    assert late.code == 3
+    assert "goes on by itself" in late.err
+
+
+async def test_cli_refusals_have_a_reason_a_remedy_and_code_1(served: Served) -> None:
+    served.agent.sync["secondary"] = "syncing"
+    people = await served.run("switchover")
+    assert people.code == 1
+    assert "cannot become active now" in people.err
+    assert "what to do: wait until it is synchronized" in people.err
+    programs = await served.run("--json", "switchover")
+    assert programs.code == 1
+    assert programs.json["error"]["code"] == "not-in-sync"
+    assert programs.err == ""
+
+
+async def test_cli_protect_sends_absolute_paths_and_whole_unit_names(served: Served) -> None:
+    command = ("protect", "/srv/a", "b", "--unit", "postgresql@15-main", "--unit", "x.socket")
+    result = await served.run(*command, "--mode", "durable")
+    assert result.code == 0, result.err
+    paths = ["/srv/a", str(Path.cwd() / "b")]
+    units = ["postgresql@15-main.service", "x.socket"]
+    assert served.agent.calls == [("protect", paths, units, "durable")]
+    assert (await served.run("protect", "/")).code == 1
+    assert (await served.run("unprotect", "/srv/a")).code == 0
+
+
+async def test_cli_events_newest_and_after(served: Served) -> None:
+    for number in range(5):
+        served.agent.tell("test", "warning", f"event {number}")
+    newest = await served.run("events", "--last", "2", "--json")
+    assert [e["sentence"] for e in newest.json["events"]] == ["event 3", "event 4"]
+    after = await served.run("events", "--after", "2", "--json")
+    assert [e["id"] for e in after.json["events"]] == [3, 4, 5, 6]
+    assert "! event 4" in (await served.run("events")).out
+
+
+async def test_cli_tokens(served: Served) -> None:
+    assert (await served.run("token", "server")).out.startswith("everup1-")
+    assert "/login/" in (await served.run("--json", "token", "page")).json["link"]
+    assert (await served.run("token", "gate")).code == 2
+
+
+async def test_cli_config_is_shown_changed_and_checked(served: Served, tmp_path: Path) -> None:
+    file = tmp_path / "g.toml"
+    text = (await served.run("config", "show")).out
+    assert "version = 1" in text
+    file.write_text(text.replace("lease_ms = 1000", "lease_ms = 2000"))
+    assert (await served.run("config", "check", str(file))).code == 0
+    applied = await served.run("config", "apply", str(file))
+    assert (applied.code, applied.out) == (
+        0,
+        "The group has the settings of version 2 now.\n",
+    )
+    assert "lease_ms = 2000" in (await served.run("config", "show")).out
+    again = await served.run("--json", "config", "apply", str(file))
+    assert (again.code, again.json["error"]["code"]) == (1, "settings-older")
+
+
+async def test_cli_config_five_mistakes(served: Served, tmp_path: Path) -> None:
+    text = (await served.run("config", "show")).out
+    bad = tmp_path / "bad.toml"
+    bad.write_text(
+        'mood = 1\nversion = "1"\ngroup = "shop"\nmode = "quick"\nmax_loss_bytes = 1.5\n'
+        "[timing]\nlease_ms = 300\n"
+    )
+    for verb in ("check", "apply"):
+        result = await served.run("--json", "config", verb, str(bad))
+        assert result.code == 1
+        sentence = result.json["error"]["sentence"]
+        assert "has 6 mistakes" in sentence
+        for line in ("line 1: mood", "line 2: version", "line 4: mode", "line 5: max_loss_bytes"):
+            assert line in sentence
+        assert "line 7: timing.lease_ms (300)" in sentence
+        assert "group_id is missing" in sentence
+    assert (await served.run("config", "show")).out == text
+
+
+async def test_cli_members_are_not_changed_by_config(served: Served, tmp_path: Path) -> None:
+    file = tmp_path / "g.toml"
+    text = (await served.run("config", "show")).out
+    file.write_text(text.replace('group = "shop"', 'group = "other"'))
+    result = await served.run("--json", "config", "apply", str(file))
+    assert (result.code, result.json["error"]["code"]) == (1, "config-fixed")
+
+
+async def test_cli_usage_errors_have_code_2(served: Served) -> None:
+    for arguments in (("stat",), ("switchover", "--deadline", "0"), ("protect",), ("--nothing",)):
+        assert (await served.run(*arguments)).code == 2, arguments
+    programs = await served.run("--json", "protect")
+    assert (programs.code, programs.json["error"]["code"]) == (2, "usage")
+    both = await served.run("--socket", "/x", "--server", "https://x", "status")
+    assert both.code == 2
+
+
+async def test_cli_nobody_there_has_code_4(served: Served, tmp_path: Path) -> None:
+    result = await served.run("--json", "--socket", str(tmp_path / "none"), "status")
+    assert (result.code, result.json["error"]["code"]) == (4, "not-connected")
+    empty = Served(tmp_path / "empty", served.agent)
+    nothing = await empty.run("--json", "status")
+    assert (nothing.code, nothing.json["error"]["code"]) == (4, "no-settings")
+    assert "everup init" in nothing.json["error"]["remedy"]
+
+
+async def test_cli_asks_another_member_with_the_certificate(served: Served) -> None:
+    membership_address = (await served.run("config", "show")).out.split('management = "')[1]
+    url = f"https://{membership_address.split(chr(34))[0]}:7573"
+    result = await served.run("--json", "--server", url, "status")
+    assert result.code == 0, result.out
+    assert result.json["group"] == "shop"
+    refused = await served.run("--json", "--server", url, "switchover", "--to", "nobody")
+    assert (refused.code, refused.json["error"]["code"]) == (1, "not-in-sync")
+
+
+async def test_cli_help_of_every_verb_has_an_example(served: Served) -> None:
+    from everup.cli.main import VERBS
+
+    for verb in VERBS:
+        result = await served.run(verb, "--help")
+        assert result.code == 0, verb
+        if verb not in ("lab", "version"):
+            assert "Example" in result.out, verb
+
+
+async def test_cli_init_and_install_below_another_root(tmp_path: Path, served: Served) -> None:
+    other = Served(tmp_path / "other", served.agent)
+    installed = await other.run("--json", "install")
+    assert all(step["changed"] for step in installed.json["steps"])
+    command = ("init", "--group", "shop", "--management", "127.0.0.1", "--name", "a")
+    made = await other.run("--json", *command)
+    assert made.code == 0, made.out
+    assert made.json["tokens"]["server"].startswith("everup1-")
+    assert made.json["page"].startswith("https://127.0.0.1:7571/login/")
+    assert made.json["started"] is False
+    again = await other.run("--json", *command)
+    assert (again.code, again.json["error"]["code"]) == (1, "already-member")
+    away = await Served(tmp_path / "third", served.agent).run(
+        "--json", "init", "--group", "g", "--management", "192.0.2.1", "--name", "a"
+    )
+    assert away.json["error"]["code"] == "address-not-here"
+
+
+def test_cli_starts_fast_and_loads_only_its_verb() -> None:
+    code = (
+        "import sys; sys.argv = ['everup', 'version']\n"
+        "from everup.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(*sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    heavy = {"aiohttp", "nicegui", "fastapi", "cryptography", "asyncio", "rich", "pyroute2"}
+    assert not heavy & loaded
+
+
+def test_cli_amounts_and_times() -> None:
+    assert bytes_text(0) == "0 B"
+    assert bytes_text(4096) == "4.0 KiB"
+    assert bytes_text(3 << 40) == "3.0 TiB"
+    assert duration_text(80) == "80 ms"
+    assert duration_text(1500) == "1.5 s"
+    assert duration_text(59_700) == "1 min 0 s"
+    assert duration_text(90_500) == "1 min 30 s"
+    assert duration_text(7_260_000) == "2 h 1 min"
+    assert amount_text(3, 5, "steps") == "3 of 5 steps"
+    assert amount_text(1024, 2048, "bytes") == "1.0 KiB of 2.0 KiB"
+    assert amount_text(3, None, "steps") == "3 steps"
