@@ -37,18 +37,14 @@ from everup.model.ids import NO_OBJECT
 from everup.system.kernelcalls import allocate
 
 _XATTR_CREATE = 1
-_DIRECT_AND_SYNC = os.O_DIRECT | os.O_DSYNC
 _ALL_ATTRIBUTES = MASK_MODE | MASK_UID | MASK_GID
 
 
 def write(request: Request) -> bytes | None:
-    _, offset, size, flags, _, open_flags = protocol.WRITE_IN.unpack_from(
-        request.body, IN_HEADER_BYTES
-    )
+    _, offset, size, flags, _, _ = protocol.WRITE_IN.unpack_from(request.body, IN_HEADER_BYTES)
     data = request.body[WRITE_BODY_AT : WRITE_BODY_AT + size]
     written = _write(request, request.node, offset, data, flags & protocol.WRITE_KILL_SUIDGID)
-    if open_flags & _DIRECT_AND_SYNC == _DIRECT_AND_SYNC:
-        # Asynchronous direct writes (libaio) are not followed by an FSYNC of the kernel.
+    if request.wants_sync():
         success = protocol.WRITE_OUT.pack(written)
         return request.session.sync_then_answer(request, written, True, success)
     request.order.confirm()
@@ -72,7 +68,7 @@ def _write(request: Request, node: int, offset: int, data: memoryview, kill: int
         with order.lock:
             for operation, arguments in drop:
                 order.record(tree, operation, object_id, arguments)
-            order.record_write(tree, hot, object_id, offset, data, unique)
+            order.record_write(tree, hot, object_id, offset, data, request)
     return written
 
 
@@ -174,7 +170,7 @@ def _record_attributes(
             order.record(tree, operation, object_id, arguments)
         if resized:
             arguments = encode_truncate(Truncate(size, hint))
-            last = 0 if mask else request.unique
+            last = None if mask else request
             order.record(tree, Operation.TRUNCATE, object_id, arguments, b"", last)
             order.touch(tree, hot)
         if mask:
@@ -182,7 +178,7 @@ def _record_attributes(
                 mask, status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, hint
             )
             arguments = encode_attributes(value)
-            order.record(tree, Operation.ATTRIBUTES, object_id, arguments, b"", request.unique)
+            order.record(tree, Operation.ATTRIBUTES, object_id, arguments, b"", request)
 
 
 def fallocate(request: Request) -> bytes:
@@ -201,7 +197,7 @@ def fallocate(request: Request) -> bytes:
                     order.record(tree, operation, object_id, arguments)
                 value = Allocate(offset, length, mode, tree.hint(hot))
                 arguments = encode_allocate(value)
-                order.record(tree, Operation.ALLOCATE, object_id, arguments, b"", request.unique)
+                order.record(tree, Operation.ALLOCATE, object_id, arguments, b"", request)
                 order.touch(tree, hot)
     order.confirm()
     return b""
@@ -269,14 +265,14 @@ def _record_xattr(
     tree, order = request.tree, request.order
     changes_mode = name == ACCESS_ACL.encode()
     with order.lock:
-        last = 0 if changes_mode else request.unique
+        last = None if changes_mode else request
         order.record(tree, operation, object_id, arguments, value, last)
         if changes_mode:
             status = os.fstat(hot.descriptor)
             mode = Attributes(MASK_MODE, status.st_mode, 0, 0, 0, tree.hint(hot))
             order.record(
                 tree, Operation.ATTRIBUTES, object_id, encode_attributes(mode), b"",
-                request.unique,
+                request,
             )  # fmt: skip
 
 

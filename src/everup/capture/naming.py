@@ -172,10 +172,10 @@ def _record_creation(
             directory_id, status.st_mode, status.st_uid, status.st_gid, status.st_rdev, name,
             tree.hint(directory),
         )  # fmt: skip
-        last = request.unique if not lists else 0
+        last = None if lists else request
         order.record(tree, Operation.CREATE, object_id, encode_create(value), link, last)
         for position, (key, data) in enumerate(lists, 1):
-            last = request.unique if position == len(lists) else 0
+            last = request if position == len(lists) else None
             arguments = encode_xattr(SetXattr(key.encode(), tree.hint(hot)))
             order.record(tree, Operation.SET_XATTR, object_id, arguments, data, last)
         order.touch(tree, directory)
@@ -220,7 +220,7 @@ def link(request: Request) -> bytes:
         directory_id = tree.identity(directory)
         with order.lock:
             value = Link(directory_id, name, tree.hint(directory), tree.hint(hot))
-            order.record(tree, Operation.LINK, object_id, encode_link(value), b"", request.unique)
+            order.record(tree, Operation.LINK, object_id, encode_link(value), b"", request)
             order.touch(tree, directory)
             tree.nodes.add(node, request.node, name, 1)
             hot.hint = None
@@ -300,6 +300,6 @@ def _record_removal(
     directory_id = tree.identity(above)
     with order.lock:
         value = Unlink(directory_id, name, tree.hint(above))
-        order.record(tree, Operation.UNLINK, object_id, encode_unlink(value), b"", request.unique)
+        order.record(tree, Operation.UNLINK, object_id, encode_unlink(value), b"", request)
         order.touch(tree, above)
         tree.lost_name(node, request.node, name, orphaned)

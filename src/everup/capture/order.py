@@ -12,9 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+from everup.capture.batchends import BatchEnds
 from everup.capture.descriptors import Hot
 from everup.capture.lower import LowerTree
+from everup.capture.slots import Slot
 from everup.journal.operation import ModifiedTime, encode_write
 from everup.journal.record import Operation
 from everup.journal.segment import Buffer
@@ -40,10 +43,22 @@ class Policy:
         return self.mode == "durable" and bool(self.must_acknowledge)
 
 
+class Asking(Protocol):
+    """The request whose change is recorded."""
+
+    @property
+    def unique(self) -> int: ...
+
+    @property
+    def slot(self) -> Slot: ...
+
+
 class Order:
     """Sequences, batches, deadlines and acknowledgements of one open gate."""
 
-    def __init__(self, journal: JournalWriter, lease: LeasePageReader) -> None:
+    def __init__(
+        self, journal: JournalWriter, lease: LeasePageReader, ends: BatchEnds | None = None
+    ) -> None:
         self.journal = journal
         self.lock = journal.lock
         self.epoch = 0
@@ -57,6 +72,7 @@ class Order:
         self.on_acknowledged: Callable[[int], None] = lambda sequence: None
         self._acknowledged: dict[str, int] = {}
         self._lease = lease
+        self._ends = ends
         self._touched: list[tuple[LowerTree, Hot]] = []
         self._waiting = False
         self._wake = threading.Event()
@@ -93,25 +109,29 @@ class Order:
     # records; the lock is held
 
     def record_write(
-        self, tree: LowerTree, hot: Hot, object_id: bytes, offset: int, data: Buffer, unique: int
-    ) -> None:
+        self, tree: LowerTree, hot: Hot, object_id: bytes, offset: int, data: Buffer,
+        request: Asking,
+    ) -> None:  # fmt: skip
         """The frequent one."""
         arguments = encode_write(offset, hot.hint or tree.hint(hot))
-        self.record(tree, Operation.WRITE, object_id, arguments, data, unique)
+        self.record(tree, Operation.WRITE, object_id, arguments, data, request)
         if not hot.touched:
             self.touch(tree, hot)
 
     def record(
         self, tree: LowerTree, operation: int, object_id: bytes, arguments: bytes,
-        payload: Buffer = b"", unique: int = 0,
+        payload: Buffer = b"", request: Asking | None = None,
     ) -> None:  # fmt: skip
-        """Append a change; only the last record of a request carries its `unique`."""
+        """Append a change; `request` comes with its last record, which is the commit point."""
         if self.journal_state != "ok":
             return
         try:
+            unique = request.unique if request is not None else 0
             self.journal.append(
                 operation, tree.tree_id, object_id, arguments, payload, unique=unique
             )
+            if request is not None:
+                request.slot.note_journaled(unique, len(payload))
             if self.journal.batch_full:
                 self._close(CAUSE_SIZE)
         except OSError as error:
@@ -160,6 +180,8 @@ class Order:
         except OSError as error:
             self._journal_failed(error)
             return
+        if self._ends is not None:
+            self._ends.save(self.closed)
         with self._follow:
             self._follow.notify_all()
 
@@ -177,6 +199,8 @@ class Order:
         """A new epoch stands at the end of the journal; the gate may open."""
         self.epoch = closed.position.epoch
         self.closed = closed
+        if self._ends is not None:
+            self._ends.save(closed)
         self._acknowledged.clear()
         self.acknowledged_up_to = 0
         self.late_answers = 0

@@ -138,9 +138,7 @@ def _record(
             above_id, below_id, replaced_id, move.flags, move.old_name, tree.hint(move.above),
             move.new_name, tree.hint(move.below),
         )  # fmt: skip
-        order.record(
-            tree, Operation.RENAME, moved.object_id, encode_rename(value), b"", request.unique
-        )
+        order.record(tree, Operation.RENAME, moved.object_id, encode_rename(value), b"", request)
         order.touch(tree, move.above)
         order.touch(tree, move.below)
         if other is not None and move.flags & RENAME_EXCHANGE:

@@ -28,6 +28,7 @@ _IN = protocol.IN_HEADER
 _OUT = protocol.OUT_HEADER
 _OUT_BYTES = protocol.OUT_HEADER_BYTES
 _GONE = (errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN, errno.EBADF)
+_DIRECT_AND_SYNC = os.O_DIRECT | os.O_DSYNC
 _AGAIN = (errno.EINTR, errno.EAGAIN, errno.ENOENT)
 
 Handler = Callable[["Request"], "bytes | None"]
@@ -65,8 +66,10 @@ class Request:
         """Strings of the request, each ended by a zero byte, behind the fixed part."""
         return bytes(self.body[offset : self.length]).split(b"\0", count)[:count]
 
-    def reply(self, body: bytes) -> None:
-        self.session.answer(self.unique, body)
+    def wants_sync(self) -> bool:
+        """Whether a WRITE is one that no FSYNC of the kernel follows (libaio with O_DSYNC)."""
+        flags: int = protocol.WRITE_IN.unpack_from(self.body, protocol.IN_HEADER_BYTES)[5]
+        return flags & _DIRECT_AND_SYNC == _DIRECT_AND_SYNC
 
 
 class Session:
@@ -92,6 +95,7 @@ class Session:
         self._syncing = 0
         self._threads: list[threading.Thread] = []
         self._parked: dict[int, Parked] = {}
+        self._resent: dict[int, int] = {}
         self._parked_lock = threading.Lock()
         self._sync_places = threading.Semaphore(SYNC_THREADS)
         self.requests = [Request(self, slot) for slot in slots.slots]
@@ -126,6 +130,8 @@ class Session:
     def handle(self, request: Request) -> None:
         """Do and answer one request; its slot stays filled until the caller clears it."""
         try:
+            if self._resent and self._was_parked(request):
+                return
             handler = self.handlers[request.opcode]
             if handler is None:
                 self.answer_error(request.unique, errno.ENOSYS)
@@ -139,6 +145,36 @@ class Session:
             # A mistake of ours is one failed request, never a dead mount.
             traceback.print_exc()
             self._fail(request, errno.EIO)
+
+    def _was_parked(self, request: Request) -> bool:
+        """A write that the worker before us had done and that still waits for its sync."""
+        written = self._resent.pop(request.unique & ~protocol.UNIQUE_RESEND, None)
+        if written is None:
+            return False
+        success = protocol.WRITE_OUT.pack(written)
+        answer = self.sync_then_answer(request, written, True, success)
+        if answer is not None:
+            self.answer(request.unique, answer)
+        return True
+
+    def take_over(self) -> None:
+        """Requests that waited without a slot when the worker before us was killed.
+
+        With re-send the kernel brings them again, under another `unique`; syncs are then simply
+        done anew, and writes must only be synced. Without it they go on waiting here.
+        """
+        resend = bool(self.slots.features & protocol.HAS_RESEND)
+        for parked in self.slots.parked():
+            if resend:
+                if parked.written:
+                    self._resent[parked.unique & ~protocol.UNIQUE_RESEND] = parked.written
+                self.slots.unpark(parked)
+                continue
+            with self._parked_lock:
+                self._parked[parked.place] = parked
+            threading.Thread(target=self._sync_apart, args=(parked, True), daemon=True).start()
+        if resend:
+            self._write(_OUT.pack(_OUT_BYTES, protocol.NOTIFY_RESEND, 0))
 
     def _fail(self, request: Request, number: int) -> None:
         request.slot.fail(request.unique, number)

@@ -31,6 +31,8 @@ _LENGTH = Struct("<I")
 _INTENT = Struct("<Q16s16sQ")
 _FAILED = Struct("<IxxxxQ")
 _FAILED_AT = 64
+_JOURNALED = Struct("<IxxxxQ")
+_JOURNALED_AT = 96
 _PARKED = Struct("<QQQIHH")
 _HEAD = Struct("<8sQQQ")
 _HEAD_MAGIC = b"EVSLOT01"
@@ -83,6 +85,15 @@ class Slot:
         """Error with which the request was (about to be) answered; 0 if none."""
         number, owner = _FAILED.unpack_from(self._memory, _FAILED_AT)
         return int(number) if owner == unique else 0
+
+    def note_journaled(self, unique: int, written: int) -> None:
+        """The last record of the request is in the journal; the journal's lock is held."""
+        _JOURNALED.pack_into(self._memory, _JOURNALED_AT, written, unique)
+
+    def journaled(self, unique: int) -> int | None:
+        """Bytes that the request wrote (0 for others); None when its record is not known here."""
+        written, owner = _JOURNALED.unpack_from(self._memory, _JOURNALED_AT)
+        return int(written) if owner == unique else None
 
 
 class Parked(NamedTuple):

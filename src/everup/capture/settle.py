@@ -1,0 +1,130 @@
+"""Finish what a killed worker left: requests in slots, requests that wait, the open batch.
+
+What enters: the shared memory of a mounted tree and the records behind the last batch end. What
+leaves: every request answered exactly once, every change of the lower tree in the journal. Called
+by the worker before its threads start, also when the kernel connection is gone already (then only
+what has begun is finished, and nobody is answered).
+
+A change that has begun held the object's lock, so nothing came after it: it is done again, and
+"already so" is success. A change whose record is in the journal is only answered again. Requests
+that had not begun are handled like new ones, afterwards.
+"""
+
+import os
+
+from everup.capture import protocol
+from everup.capture.lower import LowerTree
+from everup.capture.nodes import pack_handle
+from everup.capture.order import Order
+from everup.capture.reading import learn
+from everup.capture.replies import attributes_reply, entry_reply
+from everup.capture.session import Request, Session
+from everup.journal.operation import Create, Link, Rename, Unlink, decode_arguments
+from everup.journal.record import Operation, Record
+from everup.system.kernelcalls import HandleCalls
+
+_NAME_AT = {
+    protocol.MKNOD: protocol.IN_HEADER_BYTES + protocol.MKNOD_IN.size,
+    protocol.MKDIR: protocol.IN_HEADER_BYTES + protocol.MKDIR_IN.size,
+    protocol.LINK: protocol.IN_HEADER_BYTES + protocol.LINK_IN.size,
+    protocol.SYMLINK: protocol.IN_HEADER_BYTES,
+}
+
+
+def settle(session: Session, loose: tuple[Record, ...], alive: bool = True) -> int:
+    """Finish all requests in the slots; returns how many there were."""
+    recorded = {record.unique: len(record.payload) for record in loose if record.unique}
+    requests = [request for request in session.requests if request.slot.used]
+    begun: list[Request] = []
+    fresh: list[Request] = []
+    for request in requests:
+        request.parse()
+        request.intent = request.slot.intent(request.unique)
+        (begun if request.intent else fresh).append(request)
+    for request in begun:
+        _finish(session, request, recorded, alive)
+    for request in fresh if alive else []:
+        session.handle(request)
+    for request in requests:
+        request.intent = None
+        request.slot.clear()
+    return len(requests)
+
+
+def _finish(session: Session, request: Request, recorded: dict[int, int], alive: bool) -> None:
+    unique = request.unique
+    failed = request.slot.failed(unique)
+    if failed:
+        session.answer_error(unique, failed)
+        return
+    written = request.slot.journaled(unique)
+    if written is None:
+        written = recorded.get(unique)
+    if written is None:
+        session.handle(request)
+        return
+    if alive:
+        _answer_again(session, request, written)
+
+
+def _answer_again(session: Session, request: Request, written: int) -> None:
+    """The change is done and recorded; only its answer is missing (or was given just now)."""
+    try:
+        answer = _answer_of(session, request, written)
+        if answer is not None:
+            session.order.confirm()
+            session.answer(request.unique, answer)
+    except OSError as error:
+        session.answer_error(request.unique, error.errno or 5)
+
+
+def _answer_of(session: Session, request: Request, written: int) -> bytes | None:
+    opcode = request.opcode
+    if opcode in _NAME_AT:
+        name = request.names(_NAME_AT[opcode])[0]
+        return entry_reply(*learn(request, session.tree.hot(request.node), name))
+    if opcode == protocol.SETATTR:
+        hot = session.tree.hot(request.node)
+        return attributes_reply(os.fstat(hot.descriptor), hot.orphan)
+    if opcode == protocol.COPY_FILE_RANGE_64:
+        return protocol.COPY_OUT_64.pack(written)
+    if opcode == protocol.COPY_FILE_RANGE:
+        return protocol.WRITE_OUT.pack(written)
+    if opcode == protocol.WRITE:
+        success = protocol.WRITE_OUT.pack(written)
+        if request.wants_sync():
+            return session.sync_then_answer(request, written, True, success)
+        return success
+    return b""
+
+
+def touch_again(order: Order, trees: dict[int, LowerTree], loose: tuple[Record, ...]) -> None:
+    """The objects of the open batch, whose times belong at its end, found again by their paths."""
+    calls = HandleCalls()
+    for record in loose:
+        tree = trees.get(record.tree)
+        if tree is None or record.operation in (Operation.EPOCH, Operation.TIMES):
+            continue
+        for path in _paths(record):
+            try:
+                node = protocol.ROOT_NODE
+                if path:
+                    node = pack_handle(calls.of(tree.root, path))
+                hot = tree.hot(node)
+                with tree.lock(node):
+                    tree.identity(hot)
+                order.touch(tree, hot)
+            except OSError:
+                # Removed by a later record of the batch, or renamed: then touched under its name.
+                continue
+
+
+def _paths(record: Record) -> list[bytes]:
+    value = decode_arguments(record)
+    if isinstance(value, Create | Unlink | Link):
+        above = value.directory_hint
+        return [above, above + b"/" + value.name if above else value.name]
+    if isinstance(value, Rename):
+        return [value.old_directory_hint, value.new_directory_hint]
+    hint = getattr(value, "hint", b"")
+    return [hint] if hint else []
