@@ -55,6 +55,13 @@ class PerformStand(Performer):
             raise NotDone(reason, code="not-granted")
 
 
+class PerformFoundRecord(Performer):
+    kind = a.FoundRecord
+
+    async def perform(self, tools: Tools, action: a.FoundRecord) -> None:
+        await tools.keeper.call("found", wait_ms=ASK_MS, mode=action.mode)
+
+
 class PerformRelease(Performer):
     kind = a.Release
 

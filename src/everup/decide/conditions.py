@@ -121,6 +121,14 @@ def record(o: Observation) -> Record:
     return o.keeper.record if o.keeper is not None else Record()
 
 
+def no_record(s: State, o: Observation) -> bool:
+    return o.keeper is not None and o.keeper.record.version == 0
+
+
+def failed_stand(s: State, o: Observation) -> bool:
+    return failed(s, o, "Stand")
+
+
 def listed(s: State, o: Observation) -> bool:
     return o.server in record(o).may_take_over
 
@@ -208,6 +216,11 @@ def own_history(s: State, o: Observation) -> bool:
 
 def inconsistent(s: State, o: Observation) -> bool:
     return o.replicator is not None and o.keeper is not None and not consistent(s, o)
+
+
+def tree_empty(s: State, o: Observation) -> bool:
+    """No history is known of what lies here: it may be the beginning of one."""
+    return o.replicator is not None and o.replicator.tree.state == "empty"
 
 
 def founded(s: State, o: Observation) -> bool:

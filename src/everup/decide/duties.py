@@ -161,9 +161,16 @@ _FOLLOW = (
 
 _PROMOTE = (
     Row(
+        "first-record",
+        (Role.STANDING,),
+        c.all_of(c.cause_is(Cause.FOUNDING), c.no_record),
+        "The first record of the group is made.",
+        deeds=lambda s, o: (a.FoundRecord(o.group.mode),),
+    ),
+    Row(
         "ask-voters",
         (Role.STANDING,),
-        c.always,
+        c.negated(c.failed_stand),
         "The voters are asked for the lease.",
         deeds=_stand,
     ),

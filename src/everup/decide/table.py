@@ -26,12 +26,12 @@ def _may_stand(s: State, o: Observation) -> bool:
 def _may_found(s: State, o: Observation) -> bool:
     ready = o.guard is not None and o.replicator is not None and c.armed(s, o)
     alone = c.lease_free(s, o) or c.any_lease(s, o)
-    return ready and alone and (not c.founded(s, o) or c.consistent(s, o))
+    return ready and alone and (c.tree_empty(s, o) or c.consistent(s, o))
 
 
 def _may_force(s: State, o: Observation) -> bool:
     ready = o.guard is not None and o.replicator is not None and c.armed(s, o)
-    return ready and c.lease_free(s, o) and (c.consistent(s, o) or not c.founded(s, o))
+    return ready and c.lease_free(s, o) and c.consistent(s, o)
 
 
 def _granted(s: State, o: Observation) -> bool:

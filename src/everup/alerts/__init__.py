@@ -1,0 +1,1 @@
+"""Events become messages to people: mail and webhook, queued until they are delivered."""
