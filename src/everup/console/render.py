@@ -1,0 +1,186 @@
+"""The parts of the page as HTML, from what the agent says (pure).
+
+What enters: status and events. What leaves: HTML; every text that comes from outside is escaped.
+"""
+
+from datetime import datetime
+from html import escape
+from typing import Any
+
+Json = dict[str, Any]
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_GOOD = ("synchronized", "protected")
+
+
+def tone(status: Json | None, trouble: str = "") -> str:
+    """good, busy, poor or unknown: the colour of the whole."""
+    if status is None or trouble:
+        return "unknown"
+    state = status.get("state")
+    if state in _GOOD and not status.get("warnings"):
+        return "good"
+    if state in ("syncing", "changing") or state in _GOOD:
+        return "busy"
+    return "poor"
+
+
+def headline(status: Json | None, trouble: str) -> str:
+    """The sentence that a person reads first."""
+    if trouble:
+        shown = "What is below is the last that was known." if status else ""
+        return f"<h1>{escape(_sentence(trouble))}</h1><p>{shown}</p>"
+    if status is None:
+        return "<h1>Looking at the group&hellip;</h1><p></p>"
+    facts = f"epoch {status['epoch']} &middot; {escape(str(status['mode']))} mode"
+    return f"<h1>{escape(_sentence(str(status['sentence'])))}</h1><p>{facts}</p>"
+
+
+def servers(status: Json) -> str:
+    """A card for each server, in the order of their identities."""
+    cards = [_card(server, status) for server in status["servers"]]
+    return f'<div class="servers">{_link(status).join(cards)}</div>'
+
+
+def facts(status: Json) -> str:
+    """Queues, addresses and who may take over, as a quiet list."""
+    arbiter, replication = status.get("arbiter") or {}, status.get("replication") or {}
+    point = replication.get("recovery_point_ms") or 0
+    rows = [
+        ("Not yet sent", _queue(replication.get("send_queue")), "changes that only one server has"),
+        ("Not yet applied", _queue(replication.get("receive_queue")), "safe on the other server"),
+        ("At risk", duration(point) if point else "nothing", "if the active server failed now"),
+        ("Automatic failover", *_automatic(arbiter)),
+    ]
+    witness = status.get("witness")
+    if witness:
+        reachable = "reachable" if witness.get("reachable") else "not reachable"
+        rows.append(("Witness", reachable, str(witness.get("name") or "")))
+    paths = status.get("protected")
+    if paths is not None:
+        rows.append(("Protected", ", ".join(paths) or "nothing yet", ", ".join(status["units"])))
+    return '<dl class="facts">' + "".join(_fact(*row) for row in rows) + "</dl>"
+
+
+def warnings(status: Json) -> str:
+    """What is wrong, and what to do about it."""
+    items = [
+        f"<li><strong>{escape(_sentence(w['sentence']))}</strong>"
+        f"<span>{escape(_sentence(w.get('remedy') or ''))}</span></li>"
+        for w in status.get("warnings") or []
+    ]
+    return f'<ul class="warnings">{"".join(items)}</ul>' if items else ""
+
+
+def events(found: tuple[Json, ...]) -> str:
+    """Newest first."""
+    if not found:
+        return '<p class="empty">Nothing has happened yet.</p>'
+    return '<ol class="events">' + "".join(_event(event) for event in found) + "</ol>"
+
+
+def duration(ms: float) -> str:
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.1f} s"
+    return f"{ms / 60_000:.0f} min"
+
+
+def size(count: float) -> str:
+    value = float(count)
+    for unit in _UNITS:
+        if value < 1024 or unit == _UNITS[-1]:
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def progress(job: Json) -> tuple[float | None, str]:
+    """How far a job is, from 0 to 1 when that is known, and its sentence."""
+    done, total = job["progress"].get("done") or 0, job["progress"].get("total") or 0
+    return (done / total if total else None), _sentence(str(job["sentence"]))
+
+
+def _sentence(text: str) -> str:
+    """As a sentence begins; what the agent says in a log begins with a small letter."""
+    return text[:1].upper() + text[1:]
+
+
+def _card(server: Json, status: Json) -> str:
+    role, name = str(server["role"]), str(server["name"])
+    reachable = bool(server["reachable"])
+    classes = ["server", role if reachable else "away"]
+    addresses = [a["address"] for a in status["public_addresses"] if a["holder"] == name]
+    badge = role if reachable else "not reachable"
+    rows = [("Data", _sync(server)), ("Position", _position(server.get("position")))]
+    if role != "active":
+        rows.append(("Applied", _position(server.get("applied"))))
+    rows.append(("Clients", "".join(f"<b>{escape(a)}</b>" for a in addresses) or "hidden"))
+    listing = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in rows)
+    version = escape(str(server.get("version") or ""))
+    return (
+        f'<article class="{" ".join(classes)}" data-server="{escape(name)}" '
+        f'data-role="{escape(role)}"><header><h2>{escape(name)}</h2>'
+        f'<span class="role">{escape(badge)}</span></header>'
+        f"<dl>{listing}</dl><footer>{escape(str(server['identity']))} &middot; "
+        f"{version}</footer></article>"
+    )
+
+
+def _sync(server: Json) -> str:
+    sync = escape(str(server["sync"]))
+    return f'<i class="sync {sync}"></i>{sync}'
+
+
+def _position(position: Json | None) -> str:
+    if not position:
+        return "&ndash;"
+    return f"{position.get('epoch')}<small>.</small>{position.get('sequence'):,}".replace(",", " ")
+
+
+def _link(status: Json) -> str:
+    """What flows between two neighbouring cards."""
+    names = [s["name"] for s in status["servers"]]
+    active = next((i for i, s in enumerate(status["servers"]) if s["role"] == "active"), None)
+    flows = [s for s in status["servers"] if s["role"] != "active" and s["reachable"]]
+    moving = bool(flows) and active is not None
+    direction = "left" if active == len(names) - 1 else "right"
+    kind = f"flowing {direction}" if moving else "broken"
+    return f'<div class="link {kind}" aria-hidden="true"><span></span></div>'
+
+
+def _queue(queue: Json | None) -> str:
+    if not queue or not queue.get("operations"):
+        return "nothing"
+    return f"{size(queue['bytes'])} in {queue['operations']} operations"
+
+
+def _automatic(arbiter: Json) -> tuple[str, str]:
+    takers = ", ".join(arbiter.get("may_take_over") or []) or "nobody"
+    if arbiter.get("automatic_failover"):
+        return "on", f"may take over: {takers}"
+    return "off", str(arbiter.get("risk") or f"may take over: {takers}")
+
+
+def _fact(label: str, value: str, note: str) -> str:
+    return (
+        f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd>"
+        f"<dd class='note'>{escape(note)}</dd></div>"
+    )
+
+
+def _event(event: Json) -> str:
+    severity = escape(str(event["severity"]))
+    return (
+        f'<li class="{severity}"><time datetime="{escape(str(event["at"]))}">'
+        f"{escape(_clock(str(event['at'])))}</time><b>{escape(str(event['server']))}</b>"
+        f"<span>{escape(_sentence(str(event['sentence'])))}</span></li>"
+    )
+
+
+def _clock(at: str) -> str:
+    try:
+        return datetime.fromisoformat(at).strftime("%d %b %H:%M:%S")
+    except ValueError:
+        return at

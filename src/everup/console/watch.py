@@ -1,0 +1,81 @@
+"""What the page shows, fetched once for all who look at it.
+
+What enters: the agent's status and events, twice a second while somebody looks. What leaves:
+`Snapshot`s; each page compares numbers and redraws when they differ.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from everup.console.ask import AgentClient
+from everup.errors import EverupError
+
+Json = dict[str, Any]
+
+INTERVAL_S = 0.5
+EVENTS_SHOWN = 30
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One look at the group; `number` grows with every change."""
+
+    number: int = 0
+    status: Json | None = None
+    """The last status that the agent gave."""
+    trouble: str = ""
+    """Why there is no fresh status; "" when there is."""
+    events: tuple[Json, ...] = field(default=())
+    """Newest first."""
+
+
+class Watch:
+    """Polls while at least one page is open."""
+
+    def __init__(self, agent: AgentClient) -> None:
+        self._agent = agent
+        self._lookers = 0
+        self._task: asyncio.Task[None] | None = None
+        self._events: deque[Json] = deque(maxlen=EVENTS_SHOWN)
+        self.snapshot = Snapshot()
+
+    def enter(self) -> None:
+        """A page was opened."""
+        self._lookers += 1
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._poll())
+
+    def leave(self) -> None:
+        """A page was closed."""
+        self._lookers -= 1
+        if self._lookers == 0 and self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def refresh(self) -> Snapshot:
+        """Look once."""
+        old = self.snapshot
+        status, trouble = old.status, ""
+        try:
+            status = await self._agent.get("/v1/status")
+            await self._fetch_events()
+        except EverupError as error:
+            trouble = error.sentence
+        events = tuple(reversed(self._events))
+        if (status, trouble, events) != (old.status, old.trouble, old.events):
+            self.snapshot = Snapshot(old.number + 1, status, trouble, events)
+        return self.snapshot
+
+    async def _fetch_events(self) -> None:
+        last = self._events[-1]["id"] if self._events else 0
+        path = f"/v1/events?after={last}&limit={EVENTS_SHOWN}"
+        self._events.extend((await self._agent.get(path))["events"])
+
+    async def _poll(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            while True:
+                await self.refresh()
+                await asyncio.sleep(INTERVAL_S)
