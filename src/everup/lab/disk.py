@@ -71,7 +71,11 @@ class Disk:
             (self.root / name).mkdir(mode=0o755)
         for path in REAL_DIRECTORIES:
             self._make_real(path)
-        self._base.run(["sync", "-f", self.inside])
+        self.sync()
+
+    def sync(self) -> None:
+        """Everything written so far is on the disk."""
+        self._base.run(["sync", "-f", self.inside], timeout_s=120)
 
     def _make_real(self, path: str) -> None:
         """Like the host's directory in owner and mode, but empty."""

@@ -4,6 +4,7 @@ What enters: the lab's name and verbs. What leaves: whole servers. Called by `ev
 and the tests; several processes may work on the same lab.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,8 +66,8 @@ class Lab:
         self,
         servers: list[str] | tuple[str, ...] = DEFAULT_SERVERS,
         *,
-        file_system: str | dict[str, str] = "ext4",
-        services: dict[str, tuple[str, ...]] | None = None,
+        file_system: str | Mapping[str, str] = "ext4",
+        services: Mapping[str, tuple[str, ...]] | None = None,
         wheels: Wheels | None = None,
         timeout_s: float = 90.0,
     ) -> None:

@@ -20,11 +20,6 @@ TRANSACTION_TIMEOUT_S = 1.0
 CONNECT_TIMEOUT_S = 0.4
 RETRY_S = 0.05
 
-CREATE_LEDGER = (
-    "CREATE TABLE IF NOT EXISTS ledger (worker int, number bigint, at timestamptz DEFAULT now(),"
-    " filler text DEFAULT repeat('x', 100), PRIMARY KEY (worker, number))"
-)
-
 
 class Worker:
     """One connection's worth of work."""
