@@ -63,6 +63,9 @@ class Order:
         self.lock = journal.lock
         self.epoch = 0
         self.closing = True
+        # Set while a killed worker's begun changes are finished: they must reach the journal, in
+        # time or not; the answer is checked as always.
+        self.finishing = False
         self.policy = Policy()
         self.late_answers = 0
         self.journal_state = "ok"
@@ -89,7 +92,7 @@ class Order:
     def admit(self) -> None:
         """Before a change. Without a lease the request is held: it may come back, or the gate
         closes; then EIO."""
-        if self.closing or not self.in_time():
+        if (self.closing or not self.in_time()) and not self.finishing:
             self._hold()
 
     def _hold(self) -> None:

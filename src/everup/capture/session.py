@@ -91,7 +91,6 @@ class Session:
         self.marks = marks
         self.handlers = handlers
         self.ended = threading.Event()
-        self.busy = 0
         self._syncing = 0
         self._threads: list[threading.Thread] = []
         self._parked: dict[int, Parked] = {}
@@ -105,6 +104,11 @@ class Session:
             thread = threading.Thread(target=self._serve, args=(request,), daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the threads, after the connection has ended."""
+        for thread in self._threads:
+            thread.join(timeout_s)
 
     # the loop
 

@@ -1,0 +1,184 @@
+"""The verbs of guard.sock.
+
+What enters: requests of the agent and the replicator. What leaves: answers, or a stream of batch
+ends. Called by the worker's control server; see `Guard` for what they do.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from everup.capture import gate
+from everup.capture.gate import ArmedTree
+from everup.capture.guard import Guard, OpenRequest
+from everup.capture.order import Policy
+from everup.capture.protocol import HAS_RESEND
+from everup.config.load import load_group
+from everup.errors import BadInput, Refused
+from everup.journal.segment import list_segments
+from everup.journal.writer import Closed
+from everup.model.position import position_or_none
+from everup.wire.local import Reply, Stream
+
+FOLLOW_IDLE_S = 5.0
+
+
+class Control:
+    """Handler of the control socket."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._verbs: dict[str, Callable[[dict[str, Any]], Reply | Stream]] = {
+            "status": self._status,
+            "arm": self._arm,
+            "disarm": self._disarm,
+            "open": self._open,
+            "close": self._close,
+            "policy": self._policy,
+            "acknowledged": self._acknowledged,
+            "follow": self._follow,
+            "release_segments": self._release_segments,
+        }
+
+    def handle(self, verb: str, arguments: dict[str, Any]) -> Reply | Stream:
+        """Raises EverupError."""
+        known = self._verbs.get(verb)
+        if known is None:
+            raise BadInput(f"the guard does not know {verb!r}", code="unknown-verb")
+        try:
+            return known(arguments)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"the arguments of {verb!r} are wrong: {error!r}") from error
+
+    def _status(self, _: dict[str, Any]) -> Reply:
+        guard = self._guard
+        order = guard.order
+        closed = order.closed
+        position = closed.position if closed and guard.sessions else guard.journal.position
+        features = [session.slots.features for session in guard.sessions.values()]
+        return {
+            "gate": "open" if guard.sessions else "closed",
+            "epoch": position.epoch,
+            "trees": self._trees(),
+            "position": position.to_json(),
+            "sequence": guard.journal.sequence,
+            "journal": self._journal(),
+            "mode": order.policy.mode,
+            "must_acknowledge": list(order.policy.must_acknowledge),
+            "waiting_fsyncs": sum(session.waiting for session in guard.sessions.values()),
+            "resend": bool(features) and all(value & HAS_RESEND for value in features),
+            "worker": {"pid": os.getpid(), "restarts": guard.keeping.restarts},
+            "late_answers": order.late_answers,
+        }
+
+    def _trees(self) -> list[Reply]:
+        guard = self._guard
+        trees = []
+        for tree in gate.load_armed(guard.places):
+            session = guard.sessions.get(tree.tree_id)
+            trees.append(
+                {
+                    "id": tree.tree_id,
+                    "path": str(tree.path),
+                    "lower": str(guard.places.lower(tree.tree_id)),
+                    "open_requests": session.open_requests if session else 0,
+                    "known_nodes": len(session.tree.nodes) if session else 0,
+                    "covered": gate.is_open(tree.path) or gate.is_closed(tree.path),
+                }
+            )
+        return trees
+
+    def _journal(self) -> Reply:
+        guard = self._guard
+        segments = list_segments(guard.places.journal)
+        return {
+            "bytes": sum(segment.byte_count for segment in segments),
+            "segments": len(segments),
+            "first_sequence": segments[0].first_sequence if segments else 0,
+            "state": guard.order.journal_state,
+            "sentence": guard.order.journal_sentence,
+        }
+
+    def _arm(self, arguments: dict[str, Any]) -> Reply:
+        trees = [ArmedTree(int(t["id"]), Path(t["path"])) for t in arguments["trees"]]
+        self._guard.arm(trees)
+        return {"trees": self._trees()}
+
+    def _disarm(self, arguments: dict[str, Any]) -> Reply:
+        self._guard.disarm([int(number) for number in arguments["trees"]])
+        return {"trees": self._trees()}
+
+    def _open(self, arguments: dict[str, Any]) -> Reply:
+        group_id = arguments.get("group_id") or self._group_id()
+        request = OpenRequest(
+            int(arguments["epoch"]),
+            position_or_none(arguments.get("parent")),
+            str(arguments["server"]),
+            str(arguments["boot_id"]),
+            str(arguments["reason"]),
+            _policy_of(arguments),
+            str(group_id),
+        )
+        return {"position": self._guard.open(request).to_json()}
+
+    def _group_id(self) -> str:
+        return load_group(self._guard.places.group_settings).group_id
+
+    def _close(self, arguments: dict[str, Any]) -> Reply:
+        position, clean = self._guard.close(int(arguments.get("grace_ms", 0)))
+        return {"position": position.to_json(), "clean": clean}
+
+    def _policy(self, arguments: dict[str, Any]) -> Reply:
+        self._guard.set_policy(_policy_of(arguments))
+        return {}
+
+    def _acknowledged(self, arguments: dict[str, Any]) -> Reply:
+        self._guard.order.acknowledged(str(arguments["server"]), int(arguments["sequence"]))
+        return {}
+
+    def _follow(self, _: dict[str, Any]) -> Stream:
+        def on_line(line: Reply) -> None:
+            if line.get("verb") == "acknowledged":
+                self._acknowledged(line)
+
+        return Stream(self._batch_ends(), on_line)
+
+    def _batch_ends(self) -> Iterator[Reply]:
+        """Every batch end that is the newest one when we look; slow readers skip some."""
+        order = self._guard.order
+        last: Closed | None = None
+        while True:
+            closed = order.wait_closed(last, FOLLOW_IDLE_S)
+            if closed is not None and closed is not last:
+                last = closed
+                yield {"closed": _closed_json(closed)}
+            else:
+                # Nothing new: a line now and then finds out that nobody listens any more.
+                yield {"idle": True}
+
+    def _release_segments(self, arguments: dict[str, Any]) -> Reply:
+        """Delete segments that hold nothing behind `up_to_sequence`; the newest one stays."""
+        up_to = int(arguments["up_to_sequence"])
+        if up_to < 0:
+            raise Refused("up_to_sequence is negative", code="bad-sequence")
+        segments = list_segments(self._guard.places.journal)
+        removed = 0
+        for segment, following in pairwise(segments):
+            if following.first_sequence > up_to + 1:
+                break
+            segment.path.unlink()
+            removed += 1
+        return {"removed": removed}
+
+
+def _policy_of(arguments: dict[str, Any]) -> Policy:
+    mode = arguments["mode"]
+    if mode not in ("async", "durable"):
+        raise BadInput(f"unknown mode {mode!r}", code="bad-mode")
+    return Policy(mode, tuple(str(name) for name in arguments.get("must_acknowledge", ())))
+
+
+def _closed_json(closed: Closed) -> Reply:
+    return {**closed.position.to_json(), "segment": closed.segment.name, "offset": closed.offset}

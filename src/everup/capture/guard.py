@@ -1,0 +1,365 @@
+"""The guard: gate, mounts and journal of one server, as one object.
+
+What enters: the verbs of the control socket (see `control`). What leaves: mounted trees, a journal,
+answers. Made by the worker. Opening and closing come one at a time.
+"""
+
+import errno
+import os
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from everup.capture import gate, runstate
+from everup.capture.batchends import BatchEnds
+from everup.capture.descriptors import Marks
+from everup.capture.gate import ArmedTree
+from everup.capture.handlers import HANDLERS
+from everup.capture.keeping import Keeping
+from everup.capture.lower import LowerTree
+from everup.capture.order import Order, Policy
+from everup.capture.runstate import OpenTree, RunState
+from everup.capture.session import THREADS, Session
+from everup.capture.settle import settle, touch_again
+from everup.capture.slots import Slots
+from everup.errors import EverupError, Refused
+from everup.journal.history import add_epoch
+from everup.journal.operation import Epoch
+from everup.journal.record import Record
+from everup.journal.writer import CAUSE_CLOSE, JournalWriter
+from everup.limits import SEGMENT_BYTES
+from everup.model.ids import GROUP_XATTR, root_object_id
+from everup.model.position import ORIGIN, Position
+from everup.places import Places
+from everup.system.clock import boot_id
+from everup.system.files import save_json
+from everup.system.kernelcalls import sync_filesystem
+from everup.system.leasepage import LeasePageReader
+from everup.system.mounts import mount_fuse
+
+INIT_MAX_S = 5.0
+DRAIN_MAX_S = 1.0
+JOURNAL_FREE_BYTES_MIN = 2 * SEGMENT_BYTES
+
+
+class OpenRequest(NamedTuple):
+    """Arguments of `open`."""
+
+    epoch: int
+    parent: Position | None
+    server: str
+    boot_id: str
+    reason: str
+    policy: Policy
+    group_id: str
+
+
+class Guard:
+    """All of it. Raises EverupError for what is refused."""
+
+    def __init__(self, places: Places, keeping: Keeping, threads: int = THREADS) -> None:
+        self.places = places
+        self.keeping = keeping
+        self.sessions: dict[int, Session] = {}
+        self.paths: dict[int, Path] = {}
+        self.journal = JournalWriter(places.journal)
+        ends = BatchEnds(places.guard_memory / "batch-end", places.journal)
+        lease = LeasePageReader(places.lease_page, boot_id())
+        self.order = Order(self.journal, lease, ends)
+        self.order.on_acknowledged = self._acknowledged
+        self.clean: bool | None = None
+        self._ends = ends
+        self._threads = threads
+        self._marks = Marks()
+        self._lock = threading.Lock()
+        self._state_path = places.guard_memory / "open.json"
+        self._server = ""
+        self._group_id = ""
+
+    # start
+
+    def start(self) -> None:
+        """Take over from a killed worker, or begin with every gate closed."""
+        state = runstate.load(self._state_path)
+        last = self._ends.load() if state is not None else None
+        recovered = self.journal.resume(last) if last else self.journal.recover()
+        loose = recovered.loose if recovered else ()
+        if recovered and recovered.problem:
+            print(
+                f"everup-guard: the journal's end was cut by {recovered.cut_bytes} bytes: "
+                f"{recovered.problem}",
+                file=sys.stderr,
+            )
+        if state is not None:
+            self._resume(state, loose)
+        elif loose:
+            # A power cut: what was recorded stays recorded, up to the last whole record.
+            self.order.close_batch(CAUSE_CLOSE)
+        self.order.start()
+        for tree in gate.load_armed(self.places):
+            if tree.tree_id not in self.sessions:
+                self._arm_quietly(tree)
+
+    def _arm_quietly(self, tree: ArmedTree) -> None:
+        try:
+            gate.clean_dead(tree.path)
+            gate.arm_tree(self.places, tree)
+        except (EverupError, OSError) as error:
+            print(f"everup-guard: {error}", file=sys.stderr, flush=True)
+
+    def _resume(self, state: RunState, loose: tuple[Record, ...]) -> None:
+        alive = all(self._held_name(t.tree_id) in self.keeping.held for t in state.trees)
+        self.order.epoch = state.epoch
+        self.order.closed = self._ends.load()
+        self.order.closing = not alive
+        self.order.policy = Policy(state.mode, state.must_acknowledge)
+        self._server, self._group_id = state.server, state.group_id
+        for tree in state.trees:
+            device = self.keeping.held.get(self._held_name(tree.tree_id), -1)
+            self._make_session(tree.tree_id, Path(tree.path), device)
+        trees = {number: session.tree for number, session in self.sessions.items()}
+        touch_again(self.order, trees, loose)
+        self.order.finishing = True
+        for session in self.sessions.values():
+            settle(session, loose, alive)
+        self.order.finishing = False
+        if not alive:
+            self._finish_closing(state.epoch)
+            return
+        for session in self.sessions.values():
+            session.take_over()
+            session.start()
+
+    @staticmethod
+    def _held_name(tree_id: int) -> str:
+        return f"fuse-{tree_id}"
+
+    def _memory(self, tree_id: int) -> Path:
+        return self.places.guard_memory / str(tree_id)
+
+    def _make_session(self, tree_id: int, path: Path, device: int) -> Session:
+        memory = self._memory(tree_id)
+        root_id = root_object_id(self._group_id, tree_id)
+        tree = LowerTree(tree_id, self.places.lower(tree_id), root_id, memory, self._marks)
+        slots = Slots(memory / "slots", self._threads)
+        session = Session(device, tree, self.order, slots, self._marks, HANDLERS)
+        self.sessions[tree_id] = session
+        self.paths[tree_id] = path
+        return session
+
+    # arming
+
+    def arm(self, trees: list[ArmedTree]) -> None:
+        """Close the gate over these paths too; durable before it is done."""
+        with self._lock:
+            armed = {tree.tree_id: tree for tree in gate.load_armed(self.places)}
+            for tree in trees:
+                known = armed.get(tree.tree_id)
+                if known is not None and known.path != tree.path:
+                    raise Refused(
+                        f"tree {tree.tree_id} is already {known.path}", code="tree-id-used"
+                    )
+                armed[tree.tree_id] = tree
+            gate.save_armed(self.places, list(armed.values()))
+            for tree in trees:
+                gate.arm_tree(self.places, tree)
+                if self.sessions and tree.tree_id not in self.sessions:
+                    # Protected while the gate is open: it joins the epoch that runs.
+                    self._check_marker(tree, self._group_id)
+                    self._mount(tree)
+                    self._save_state()
+
+    def disarm(self, tree_ids: list[int]) -> None:
+        """Plain directories again. Refused while the gate is open."""
+        with self._lock:
+            if self.sessions:
+                raise Refused("the gate is open", remedy="close it first", code="gate-open")
+            armed = gate.load_armed(self.places)
+            for tree in armed:
+                if tree.tree_id in tree_ids:
+                    gate.disarm_tree(self.places, tree)
+            left = [tree for tree in armed if tree.tree_id not in tree_ids]
+            gate.save_armed(self.places, left)
+
+    # opening
+
+    def open(self, request: OpenRequest) -> Position:
+        """Begin an epoch and mount fresh connections over every armed path."""
+        with self._lock:
+            if self.sessions:
+                if self.order.epoch == request.epoch and self.order.closed:
+                    self.order.set_policy(request.policy)
+                    return self.order.closed.position
+                raise Refused(f"the gate is open in epoch {self.order.epoch}", code="gate-open")
+            armed = gate.load_armed(self.places)
+            self._check_lease(request.epoch)
+            self._check_room()
+            for tree in armed:
+                gate.clean_dead(tree.path)
+                gate.arm_tree(self.places, tree)
+                self._check_marker(tree, request.group_id)
+            position = self._begin_epoch(request)
+            self._server, self._group_id = request.server, request.group_id
+            self.order.policy = request.policy
+            try:
+                for tree in armed:
+                    self._mount(tree)
+                self._save_state()
+            except (OSError, EverupError) as error:
+                self._close(0.0)
+                raise Refused(
+                    f"the gate could not be opened: {error}", code="gate-open-failed"
+                ) from error
+            return position
+
+    def _check_lease(self, epoch: int) -> None:
+        self.order.epoch = epoch
+        if not self.order.in_time():
+            raise Refused(f"this server holds no lease of epoch {epoch}", code="no-lease")
+
+    def _check_room(self) -> None:
+        status = os.statvfs(self.places.journal)
+        if status.f_bavail * status.f_frsize < JOURNAL_FREE_BYTES_MIN:
+            raise Refused(
+                f"{self.places.journal} has no room for the journal",
+                remedy="make at least 128 MiB free there",
+                code="journal-full",
+            )
+
+    def _check_marker(self, tree: ArmedTree, group_id: str) -> None:
+        """The tree belongs to this group from its first opening on."""
+        lower = self.places.lower(tree.tree_id)
+        try:
+            marker = os.getxattr(lower, GROUP_XATTR)
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                raise
+            os.setxattr(lower, GROUP_XATTR, group_id.encode())
+            return
+        if marker != group_id.encode():
+            raise Refused(
+                f"{tree.path} belongs to another group",
+                remedy=f"setfattr -x {GROUP_XATTR} {lower} when that group is gone",
+                code="foreign-group",
+            )
+
+    def _begin_epoch(self, request: OpenRequest) -> Position:
+        parent = request.parent
+        if parent is None:
+            parent = self.journal.position if self.journal.sequence else ORIGIN
+        if request.epoch <= parent.epoch:
+            raise Refused(
+                f"epoch {request.epoch} does not follow epoch {parent.epoch}", code="old-epoch"
+            )
+        epoch = Epoch(request.epoch, parent, request.server, request.boot_id, request.reason)
+        state = {"state": "open", "epoch": request.epoch, "server": request.server}
+        save_json(self.places.tree, state, operation="save-tree")
+        with self.order.lock:
+            closed = self.journal.begin_epoch(epoch)
+        add_epoch(self.places.history, epoch)
+        self.order.begin(closed)
+        return closed.position
+
+    def _mount(self, tree: ArmedTree) -> None:
+        memory = self._memory(tree.tree_id)
+        shutil.rmtree(memory, ignore_errors=True)
+        memory.mkdir(mode=0o700, parents=True)
+        device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        self.keeping.keep(self._held_name(tree.tree_id), device)
+        session = self._make_session(tree.tree_id, tree.path, device)
+        session.tree.drop_orphans()
+        self._save_state()
+        mount_fuse(device, tree.path, gate.MOUNT_NAME)
+        session.start()
+        give_up = time.monotonic() + INIT_MAX_S
+        while not session.slots.features:
+            if session.ended.is_set() or time.monotonic() > give_up:
+                raise Refused(
+                    f"the kernel did not accept the connection over {tree.path}", code="fuse-init"
+                )
+            time.sleep(0.002)
+
+    def _save_state(self) -> None:
+        trees = tuple(OpenTree(number, str(path)) for number, path in self.paths.items())
+        policy = self.order.policy
+        runstate.save(
+            self._state_path,
+            RunState(
+                self.order.epoch, self._server, self._group_id, policy.mode,
+                policy.must_acknowledge, trees,
+            ),
+        )  # fmt: skip
+
+    # closing
+
+    def close(self, grace_ms: int) -> tuple[Position, bool]:
+        """Close the gate; whoever still waits gets EIO. (position, nothing was left open)."""
+        with self._lock:
+            return self._close(grace_ms / 1000)
+
+    def _close(self, grace_s: float) -> tuple[Position, bool]:
+        if not self.sessions:
+            self.order.closing = True
+            return self.journal.position, self.clean is not False
+        give_up = time.monotonic() + grace_s
+        if self.order.in_time():
+            for path in self.paths.values():
+                gate.unmount_gently(path, give_up)
+        self.order.closing = True
+        for session in self.sessions.values():
+            session.fail_waiting(errno.EIO)
+        self._drain()
+        for path in self.paths.values():
+            gate.unmount_hard(path)
+        return self._finish_closing(self.order.epoch)
+
+    def _drain(self) -> None:
+        """Let running handlers end: with the gate closing none of them can wait."""
+        give_up = time.monotonic() + DRAIN_MAX_S
+        while time.monotonic() < give_up:
+            if not any(session.open_requests for session in self.sessions.values()):
+                return
+            time.sleep(0.005)
+
+    def _finish_closing(self, epoch: int) -> tuple[Position, bool]:
+        """No connection is left: everything that was done is in the journal and on the disk."""
+        for session in self.sessions.values():
+            session.join(DRAIN_MAX_S)
+        self.order.close_batch(CAUSE_CLOSE)
+        clean = self.order.journal_state == "ok" and not self.journal.open_records
+        self.journal.sync()
+        for number, session in self.sessions.items():
+            sync_filesystem(session.tree.root)
+            session.tree.drop_orphans()
+            session.tree.close()
+            name = self._held_name(number)
+            if name in self.keeping.held:
+                self.keeping.drop(name)
+            shutil.rmtree(self._memory(number), ignore_errors=True)
+        self.sessions.clear()
+        self.paths.clear()
+        position = self.journal.position
+        if clean:
+            value = {"state": "at", "position": position.to_json()}
+            save_json(self.places.tree, value, operation="save-tree")
+        runstate.clear(self._state_path)
+        self.clean = clean
+        print(
+            f"everup-guard: gate closed at {epoch}/{position.sequence}", file=sys.stderr, flush=True
+        )
+        return position, clean
+
+    # policy and acknowledgements
+
+    def set_policy(self, policy: Policy) -> None:
+        with self._lock:
+            self.order.set_policy(policy)
+            if self.sessions:
+                self._save_state()
+
+    def _acknowledged(self, up_to: int) -> None:
+        for session in list(self.sessions.values()):
+            session.acknowledged(up_to)

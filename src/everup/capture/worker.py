@@ -1,0 +1,67 @@
+"""The process that does the guard's work; the holder starts it again when it dies.
+
+What enters: descriptors of a worker before it, by the holder. What leaves: mounted trees and the
+control socket. Run as `python -m everup.capture.worker` by the holder.
+"""
+
+import os
+import resource
+import signal
+import sys
+import threading
+from types import FrameType
+
+from everup.capture.control import Control
+from everup.capture.guard import Guard
+from everup.capture.keeping import Keeping
+from everup.places import Places
+from everup.system.kernelcalls import be_io_flusher, die_with_parent, keep_in_memory
+from everup.wire.local import LocalServer
+
+STOP_GRACE_MS = 2000
+SWITCH_INTERVAL_S = 0.0005
+
+
+def _prepare() -> None:
+    """What the process needs before it may stand between applications and their files."""
+    die_with_parent()
+    if os.getppid() == 1:
+        raise SystemExit("everup-guard: the holder is gone")
+    os.umask(0)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    be_io_flusher()
+    keep_in_memory()
+    # Handlers are short; a thread that computes must not keep the others from /dev/fuse for 5 ms.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+def main() -> int:
+    """Until SIGTERM, which closes an open gate; returns the exit code."""
+    _prepare()
+    places = Places.real()
+    places.make()
+    keeping = Keeping()
+    guard = Guard(places, keeping)
+    stop = threading.Event()
+
+    def on_term(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_term)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    guard.start()
+    server = LocalServer(places.guard_socket, Control(guard).handle)
+    server.start()
+    keeping.ready()
+    stop.wait()
+    server.stop()
+    guard.close(STOP_GRACE_MS)
+    guard.order.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
