@@ -87,12 +87,14 @@ class Holding:
             times.append(self.proposal.deadline_ns)
         return min(times)
 
+    def expire(self) -> None:
+        """The deadline is over: everything on this server has stopped by itself."""
+        if self.lease is not None and self.desk.now_ns >= self.lease.deadline_ns:
+            self.end("expired", silent_already=True)
+
     def tick(self) -> None:
         lease, now = self.lease, self.desk.now_ns
         if lease is None:
-            return
-        if now >= lease.deadline_ns:
-            self.end("expired", silent_already=True)
             return
         if now >= self.permitted_until_ns:
             self.end("no-permission", silent_already=False)

@@ -156,6 +156,8 @@ class Keeper:
 
     def _at(self, now_ns: int) -> None:
         self.desk.now_ns = max(now_ns, self.desk.now_ns)
+        # What comes in after the end, however quickly, does not count for the lease.
+        self.holding.expire()
 
     def _take(self, sender: str, message: Message) -> None:
         match message:

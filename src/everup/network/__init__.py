@@ -1,0 +1,1 @@
+"""The public address in the kernel: mute, permitted, present, announced."""
