@@ -113,7 +113,7 @@ async def test_join_gives_a_server_everything(group: Group) -> None:
     assert load_group(founder.group_settings) == joined == load_group(places.group_settings)
     assert load_server(places.server_settings).identity == "secondary"
     assert places.heartbeat_key.read_bytes() == founder.heartbeat_key.read_bytes()
-    assert len(places.heartbeat_key.read_bytes()) == 32
+    assert len(bytes.fromhex(places.heartbeat_key.read_text())) == 32
     assert places.ca_key.read_bytes() == founder.ca_key.read_bytes()
     for secret in (places.ca_key, places.private_key, places.heartbeat_key):
         assert secret.stat().st_mode & 0o777 == 0o600

@@ -30,6 +30,7 @@ def add_page(agent: AgentClient, watch: Watch) -> None:
     @ui.page("/", title="Everup", favicon="🌱")
     async def index() -> None:
         ui.add_css(style)
+        ui.colors(primary="#20675a")
         watch.enter()
         ui.context.client.on_delete(watch.leave)
         await Page(agent, watch).build()
@@ -86,7 +87,7 @@ class Page:
         status = snapshot.status
         self._light.classes(replace=f"light {render.tone(status, snapshot.trouble)}")
         self._headline.set_content(render.headline(status, snapshot.trouble))
-        self._events.set_content(render.events(snapshot.events))
+        self._events.set_content(render.events(snapshot.events, status))
         self._button.set_enabled(bool(status) and not snapshot.trouble and _target(status) != "")
         if status is not None:
             self._group.set_content(escape(str(status["group"])))
@@ -122,13 +123,16 @@ class Page:
             self._end("The roles did not change", f"{error.sentence}. {error.remedy}")
             return
         done = job["state"] == "done"
-        self._end("Done" if done else "The roles did not change", render.progress(job)[1])
+        self._end(
+            "Done" if done else "The roles did not change",
+            render.progress(job, self._watch.snapshot.status)[1],
+        )
 
     async def _follow(self, job: Json) -> Json:
         loop = asyncio.get_running_loop()
         heard = loop.time()
         while job["state"] == "running":
-            done, sentence = render.progress(job)
+            done, sentence = render.progress(job, self._watch.snapshot.status)
             if done is not None:
                 self._bar.props(remove="indeterminate")
                 self._bar.set_value(done)

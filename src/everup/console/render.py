@@ -3,6 +3,7 @@
 What enters: status and events. What leaves: HTML; every text that comes from outside is escaped.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from html import escape
 from typing import Any
@@ -32,8 +33,9 @@ def headline(status: Json | None, trouble: str) -> str:
         return f"<h1>{escape(_sentence(trouble))}</h1><p>{shown}</p>"
     if status is None:
         return "<h1>Looking at the group&hellip;</h1><p></p>"
+    sentence = _sentence(str(status["sentence"]), _names(status))
     facts = f"epoch {status['epoch']} &middot; {escape(str(status['mode']))} mode"
-    return f"<h1>{escape(_sentence(str(status['sentence'])))}</h1><p>{facts}</p>"
+    return f"<h1>{escape(sentence)}</h1><p>{facts}</p>"
 
 
 def servers(status: Json) -> str:
@@ -72,11 +74,12 @@ def warnings(status: Json) -> str:
     return f'<ul class="warnings">{"".join(items)}</ul>' if items else ""
 
 
-def events(found: tuple[Json, ...]) -> str:
+def events(found: tuple[Json, ...], status: Json | None) -> str:
     """Newest first."""
+    names = _names(status)
     if not found:
         return '<p class="empty">Nothing has happened yet.</p>'
-    return '<ol class="events">' + "".join(_event(event) for event in found) + "</ol>"
+    return '<ol class="events">' + "".join(_event(event, names) for event in found) + "</ol>"
 
 
 def duration(ms: float) -> str:
@@ -96,15 +99,19 @@ def size(count: float) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def progress(job: Json) -> tuple[float | None, str]:
+def progress(job: Json, status: Json | None) -> tuple[float | None, str]:
     """How far a job is, from 0 to 1 when that is known, and its sentence."""
     done, total = job["progress"].get("done") or 0, job["progress"].get("total") or 0
-    return (done / total if total else None), _sentence(str(job["sentence"]))
+    return (done / total if total else None), _sentence(str(job["sentence"]), _names(status))
 
 
-def _sentence(text: str) -> str:
-    """As a sentence begins; what the agent says in a log begins with a small letter."""
-    return text[:1].upper() + text[1:]
+def _sentence(text: str, names: Iterable[str] = ()) -> str:
+    """As a sentence begins, unless it begins with the name of a server."""
+    return text if text.split(" ")[0] in set(names) else text[:1].upper() + text[1:]
+
+
+def _names(status: Json | None) -> list[str]:
+    return [str(server["name"]) for server in (status or {}).get("servers", ())]
 
 
 def _card(server: Json, status: Json) -> str:
@@ -136,7 +143,8 @@ def _sync(server: Json) -> str:
 def _position(position: Json | None) -> str:
     if not position:
         return "&ndash;"
-    return f"{position.get('epoch')}<small>.</small>{position.get('sequence'):,}".replace(",", " ")
+    sequence = f"{position.get('sequence') or 0:,}".replace(",", "&thinsp;")
+    return f"<small>epoch {position.get('epoch')},</small> {sequence}"
 
 
 def _link(status: Json) -> str:
@@ -170,12 +178,12 @@ def _fact(label: str, value: str, note: str) -> str:
     )
 
 
-def _event(event: Json) -> str:
+def _event(event: Json, names: list[str]) -> str:
     severity = escape(str(event["severity"]))
     return (
         f'<li class="{severity}"><time datetime="{escape(str(event["at"]))}">'
         f"{escape(_clock(str(event['at'])))}</time><b>{escape(str(event['server']))}</b>"
-        f"<span>{escape(_sentence(str(event['sentence'])))}</span></li>"
+        f"<span>{escape(_sentence(str(event['sentence']), names))}</span></li>"
     )
 
 

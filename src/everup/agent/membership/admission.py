@@ -75,7 +75,7 @@ class Doorkeeper:
             certificate=certificate.decode(),
             ca=authority.certificate.decode(),
             ca_key=authority.key.decode() if kind == "server" else "",
-            heartbeat_key=self._places.heartbeat_key.read_bytes().hex(),
+            heartbeat_key=self._places.heartbeat_key.read_text(),
             identity=member.identity,
             settings=group_text(group),
         )

@@ -82,7 +82,8 @@ def found(places: Places, founding: Founding) -> tuple[GroupSettings, list[Path]
     save_bytes(places.ca_key, authority.key, operation="save-ca-key")
     save_bytes(places.private_key, key, operation="save-key")
     save_bytes(places.certificate, certificate, operation="save-certificate")
-    heartbeat_key = secrets.token_bytes(HEARTBEAT_KEY_BYTES)
+    # As text, so that no reader or editor can take a byte of it for a line end.
+    heartbeat_key = secrets.token_hex(HEARTBEAT_KEY_BYTES).encode()
     save_bytes(places.heartbeat_key, heartbeat_key, operation="save-heartbeat-key")
     save_group(places.group_settings, group)
     # Last, since every unit starts only when this file exists.

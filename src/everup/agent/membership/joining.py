@@ -113,7 +113,7 @@ def _settle(
     save_bytes(places.ca_certificate, admission.ca.encode(), operation="save-ca", mode=0o644)
     if admission.ca_key:
         save_bytes(places.ca_key, admission.ca_key.encode(), operation="save-ca-key")
-    heartbeat_key = bytes.fromhex(admission.heartbeat_key)
+    heartbeat_key = admission.heartbeat_key.encode()
     save_bytes(places.heartbeat_key, heartbeat_key, operation="save-heartbeat-key")
     save_group(places.group_settings, group)
     # Last, since every unit starts only when this file exists: before it, we are no member.
