@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
+from everup.agent.membership.stored import save_group, save_server
 from everup.config.lines import key_lines
 from everup.config.load import ConfigInvalid, load_group, load_server, parse_group, parse_server
-from everup.config.save import group_text, save_group, save_server
 from everup.config.schema import GroupSettings, Mail, Member, PublicAddress, ServerSettings
+from everup.config.text import group_text
 from everup.errors import NotConnected
 
 GOOD = """\

@@ -16,8 +16,8 @@ from everup.agent.membership.messages import Admission, Greeting, JoinRequest
 from everup.agent.membership.settings import Edit, SettingsStore
 from everup.agent.membership.tokens import Kind, TokenStore
 from everup.config.load import NAME_PATTERN
-from everup.config.save import group_text
 from everup.config.schema import GroupSettings, Identity, Member
+from everup.config.text import group_text
 from everup.errors import EverupError, Refused
 from everup.places import Places
 from everup.wire.messages import PROTOCOL_VERSIONS

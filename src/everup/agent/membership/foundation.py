@@ -14,9 +14,9 @@ from pathlib import Path
 from everup.agent.membership.authority import fingerprint, issue, make_authority, make_request
 from everup.agent.membership.joining import refuse_second_membership
 from everup.agent.membership.static_address import move_out
+from everup.agent.membership.stored import save_group, save_server
 from everup.agent.membership.tokens import Kind, Token, TokenStore
 from everup.config.load import NAME_PATTERN
-from everup.config.save import save_group, save_server
 from everup.config.schema import GroupSettings, Member, PublicAddress, ServerSettings
 from everup.errors import BadInput, Refused
 from everup.places import AGENT_PEER_PORT, CONSOLE_PORT, Places

@@ -14,9 +14,9 @@ import msgspec
 from everup.agent.membership.authority import fingerprint, make_request
 from everup.agent.membership.messages import Admission, Greeting, JoinRequest, decode
 from everup.agent.membership.remote import proven_context, request, unproven_context
+from everup.agent.membership.stored import save_group, save_server
 from everup.agent.membership.tokens import Kind, Token
 from everup.config.load import parse_group
-from everup.config.save import save_group, save_server
 from everup.config.schema import GroupSettings, ServerSettings
 from everup.errors import Refused
 from everup.places import Places

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from everup.agent.membership.stored import save_group
 from everup.config.load import load_group, parse_group
-from everup.config.save import group_text, save_group
 from everup.config.schema import GroupSettings
+from everup.config.text import group_text
 from everup.errors import EverupError, Refused
 from everup.places import Places
 

@@ -1,17 +1,14 @@
-"""Write settings so that they survive a power cut whole, and never write what cannot be read.
+"""Settings as TOML text; never a text that cannot be read again.
 
-What enters: settings. What leaves: TOML, in the file or as text for the wire. Called by membership
-and by the agent; apart from `load`, so that the keeper does not pay for the writer.
+What enters: settings. What leaves: text for a file or for the wire. Called by membership and by the
+agent; apart from `load`, so that the early processes do not pay for the writer.
 """
-
-from pathlib import Path
 
 import msgspec
 import tomli_w
 
 from everup.config.load import parse_group, parse_server
 from everup.config.schema import GroupSettings, ServerSettings, Settings
-from everup.system.files import save_bytes
 
 
 def group_text(group: GroupSettings) -> str:
@@ -21,16 +18,11 @@ def group_text(group: GroupSettings) -> str:
     return text
 
 
-def save_group(path: Path, group: GroupSettings) -> None:
-    """Replace the group's settings durably."""
-    save_bytes(path, group_text(group).encode(), operation="save-group-settings")
-
-
-def save_server(path: Path, server: ServerSettings) -> None:
-    """Replace this server's own settings durably; anybody on the server may read them."""
+def server_text(server: ServerSettings) -> str:
+    """A server's own settings as TOML; raises ConfigInvalid for a wrong address or name."""
     text = _text(server)
     assert parse_server(text) == server
-    save_bytes(path, text.encode(), operation="save-server-settings", mode=0o644)
+    return text
 
 
 def _text(settings: Settings) -> str:
