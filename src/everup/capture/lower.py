@@ -59,8 +59,11 @@ class LowerTree:
         self._open_orphans(calls)
 
     def _open_orphans(self, calls: HandleCalls) -> None:
+        before = os.fstat(self.root)
         try:
             os.mkdir(ORPHANS_NAME, 0o700, dir_fd=self.root)
+            # Not a change of the protected tree: its root keeps its time.
+            os.utime(self.root, ns=(before.st_atime_ns, before.st_mtime_ns))
         except FileExistsError:
             pass
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
