@@ -5,14 +5,17 @@ codes. `cli.main` adds `app` under the name `lab`.
 """
 
 import json
+import random
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from everup.cli.client import wants_json
 from everup.errors import BadInput
 from everup.lab import Lab
 from everup.lab.base import known_labs
@@ -29,22 +32,43 @@ _DELAY = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)", re.IGNORECASE)
 _RATE_UNITS = {"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 
 
-def wants_json(context: typer.Context) -> bool:
-    """Whether `everup --json` was asked for."""
-    return bool(context.find_root().params.get("json"))
-
-
 @app.command()
 def up(
-    servers: Annotated[list[str] | None, typer.Argument(help="Servers; default: a group.")] = None,
-    name: Name = "lab",
+    servers: Annotated[list[str] | None, typer.Argument(help="Default: a whole group.")] = None,
+    bare: Annotated[
+        bool, typer.Option("--bare", help="Only the machines; Everup is not installed.")
+    ] = False,
     file_system: Annotated[str, typer.Option(help="ext4 or xfs, for every disk.")] = "ext4",
+    name: Name = "lab",
 ) -> None:
-    """Build the lab and boot its servers."""
-    chosen = servers or list(DEFAULT_SERVERS)
-    Lab(name).up(chosen, file_system=file_system)
-    typer.echo(f"The lab {name} is up: {', '.join(chosen)}.")
+    """Build a lab, install Everup on its servers and make them a group."""
+    lab = Lab(name)
+    if bare:
+        chosen = tuple(servers or DEFAULT_SERVERS)
+        lab.up(chosen, file_system=file_system)
+        typer.echo(f"The lab {name} is up: {', '.join(chosen)}.")
+    else:
+        from everup.lab.stage import WHOLE_GROUP
+
+        chosen = tuple(servers or WHOLE_GROUP)
+        _up_with_group(lab, chosen, file_system)
     typer.echo(f"A shell in it: everup lab exec --name {name} {chosen[0]} -- bash")
+    typer.echo(f"Its end:       everup lab down --name {name}")
+
+
+def _up_with_group(lab: Lab, servers: tuple[str, ...], file_system: str) -> None:
+    from everup.lab.pages import Pages
+    from everup.lab.stage import Stage
+    from everup.lab.wheels import find_wheels
+
+    stage = Stage(lab)
+    stage.build(find_wheels(Path.cwd()), file_system, servers)
+    said = stage.form()
+    stage.settle()
+    pages = Pages(lab)
+    pages.open()
+    typer.echo(f"The lab {lab.name} is up, and its servers are the group {said['group']}.")
+    typer.echo(f"Its page:      {pages.link(said['page'])}")
 
 
 @app.command()
@@ -146,6 +170,24 @@ def slow(
     if not rate and not delay:
         raise BadInput("Say how slow.", remedy="Give --rate 10mbit, --delay 50ms, or both.")
     Lab(name).slow(link, rate_bits_per_s=parse_rate(rate), delay_ms=parse_delay(delay))
+
+
+@app.command()
+def demo(
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="How many power cuts.")] = 1,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up to play with.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Repeat an earlier demo's random moments.")
+    ] = None,
+    file_system: Annotated[str, typer.Option(help="ext4 or xfs, for every disk.")] = "ext4",
+    name: Name = "demo",
+) -> None:
+    """A PostgreSQL server survives a power cut, shown and measured; writes build/demo.json."""
+    from everup.lab.demo.run import Wishes, run_demo
+
+    chosen = random.randrange(1_000_000) if seed is None else seed
+    wishes = Wishes(name, rounds, chosen, keep, file_system, Path.cwd())
+    raise typer.Exit(0 if run_demo(wishes) else 1)
 
 
 def parse_rate(text: str) -> int:

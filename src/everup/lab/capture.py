@@ -4,8 +4,6 @@ What enters: the lab, a server and a network. What leaves: decoded headers with 
 by tests that must show what did *not* leave a server.
 """
 
-import ctypes
-import os
 import socket
 import struct
 import threading
@@ -15,15 +13,13 @@ from dataclasses import dataclass
 from everup.lab.base import Base
 from everup.lab.commands import LabError
 from everup.lab.layout import server_plan
+from everup.lab.namespaces import join_network
 
-_CLONE_NEWNET = 0x40000000
 _ETH_P_ALL = 0x0003
 _ARP, _IPV4 = 0x0806, 0x0800
 _TCP, _UDP = 6, 17
 _FIN, _RST = 0x01, 0x04
 _POLL_S = 0.05
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -42,16 +38,6 @@ class Frame:
     @property
     def says_goodbye(self) -> bool:
         return self.protocol == "tcp" and bool(self.tcp_flags & (_FIN | _RST))
-
-
-def join_network(process_id: int) -> None:
-    """Move the calling thread (and only it) into the network namespace of a process."""
-    handle = os.open(f"/proc/{process_id}/ns/net", os.O_RDONLY)
-    try:
-        if _libc.setns(handle, _CLONE_NEWNET) != 0:
-            raise LabError(f"setns: {os.strerror(ctypes.get_errno())}")
-    finally:
-        os.close(handle)
 
 
 class Capture:

@@ -1,20 +1,18 @@
 """A whole lab, ready to play in: servers with Everup, a database, mail, a client, a group.
 
-What enters: a lab and what shall be in it. What leaves: a running group, with every step told to
-`say` as it is done. Called by `everup lab up` and the demo; tests may call single steps.
+What enters: a lab and what shall be in it. What leaves: a running group. Called by `everup lab up`
+and the demo; tests may call single steps.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from everup.lab.database import Database
 from everup.lab.group import Group, Json
 from everup.lab.lab import Lab
-from everup.lab.layout import ECHO_PORT, MAIL_PORT, PUBLIC_ADDRESS, WEBHOOK_PORT
+from everup.lab.layout import DATA_SERVERS, ECHO_PORT, MAIL_PORT, PUBLIC_ADDRESS, WEBHOOK_PORT
 from everup.lab.server import Server
 from everup.lab.wheels import Wheels
-
-Say = Callable[[str], None]
 
 WHOLE_GROUP = ("primary", "secondary", "witness", "client", "services")
 ECHO_UNIT = "everup-lab-echo"
@@ -46,14 +44,20 @@ class Stage:
         self.group = Group(lab)
         self.database = Database()
 
-    def build(self, wheels: Wheels, file_system: str | Mapping[str, str] = "ext4") -> None:
+    def build(
+        self,
+        wheels: Wheels,
+        file_system: str | Mapping[str, str] = "ext4",
+        servers: tuple[str, ...] = WHOLE_GROUP,
+    ) -> None:
         """Servers, each with Everup installed and nothing else started."""
-        wanted = {name: ("postgresql.service",) for name in ("primary", "secondary")}
-        self.lab.up(WHOLE_GROUP, file_system=file_system, services=wanted, wheels=wheels)
+        database = {name: ("postgresql.service",) for name in servers if name in DATA_SERVERS}
+        self.lab.up(servers, file_system=file_system, services=database, wheels=wheels)
         self.group.install()
         for name in self.lab.data_servers:
             self._echo(self.lab.server(name))
-        self._services(self.lab.server("services"))
+        if "services" in servers:
+            self._services(self.lab.server("services"))
 
     def settle(self) -> None:
         """What was set up so far is on the disks, as on servers that were set up days ago."""
@@ -76,8 +80,10 @@ class Stage:
     def form(self) -> Json:
         """The group, told whom to send mail and webhooks to; returns what `init` said."""
         said = self.group.form()
-        self.group.wait("primary", "active", 60)
-        self.group.tell_people("primary")
+        first = self.lab.data_servers[0]
+        self.group.wait(first, "active", 60)
+        if "services" in self.lab.server_names:
+            self.group.tell_people(first)
         return said
 
     def start_prober(self) -> None:
