@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from checker import Checker
-from node import AGENT_TURN_NS, SECOND, Node
+from simchecker import Checker
+from simnode import AGENT_TURN_NS, SECOND, Node
 
 from everup.keeper.desk import Output, Timing
 from everup.keeper.messages import decode, encode

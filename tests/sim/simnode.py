@@ -150,8 +150,7 @@ class Node:
         if self.random.random() < 0.1:
             listed = {s for s in servers if self.random.random() < 0.7} | {self.name}
             return {"may_take_over": sorted(listed)}
-        if here >= self.members and self.random.random() < 0.3:
-            if len(self.members) > 2:
-                voters = servers if len(servers) > 2 else sorted(self.members)
-                return {"voters": voters, "may_take_over": servers}
+        if here >= self.members and len(self.members) > 2 and self.random.random() < 0.3:
+            voters = servers if len(servers) > 2 else sorted(self.members)
+            return {"voters": voters, "may_take_over": servers}
         return {}
