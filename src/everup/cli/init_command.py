@@ -72,7 +72,7 @@ def init(
                 "server": founding.name,
                 "tokens": {"server": tokens["server"], "witness": tokens["witness"]},
                 "page": tokens["page"],
-                "started": started,
+                **started.to_json(),
             }
         )
         return

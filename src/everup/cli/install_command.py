@@ -1,6 +1,7 @@
 """`everup install`: put units, user, directories and the command in place."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 
 from everup.cli.client import wants_json
 from everup.cli.options import JsonFlag, verb_app
-from everup.cli.output import print_json
+from everup.cli.output import print_json, say
 from everup.errors import Refused
 from everup.places import Places
 
@@ -38,8 +39,7 @@ def install(
     require_root(places)
     steps = install_all(places, prefix)
     if root_of(places) == Path("/") and places.server_settings.exists():
-        start_services(places)
-        steps.append(Step("services of this member enabled", True))
+        steps.append(Step("services enabled and running", not start_services(places).not_running))
     if wants_json(context):
         print_json({"steps": [{"what": s.what, "changed": s.changed} for s in steps]})
         return
@@ -55,13 +55,30 @@ def require_root(places: Places) -> None:
         raise Refused("only root may do this", remedy="sudo everup ...", code="not-root")
 
 
-def start_services(places: Places) -> bool:
-    """Enable and start the units of a member; False below another root, where none are."""
+@dataclass(frozen=True)
+class Started:
+    """What became of the units of a member."""
+
+    asked: bool
+    """False below another root, where nothing is started."""
+    not_running: list[str]
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "started": self.asked and not self.not_running,
+            "not_running": self.not_running,
+        }
+
+
+def start_services(places: Places) -> Started:
+    """Enable and start the units of a member, and say which of them do not come up."""
     from everup.config.load import load_server
     from everup.system.installation import SERVER_UNITS, WITNESS_UNITS, enable, root_of
 
     if root_of(places) != Path("/"):
-        return False
+        return Started(False, [])
     witness = load_server(places.server_settings).identity == "witness"
-    enable(WITNESS_UNITS if witness else SERVER_UNITS)
-    return True
+    missing = enable(WITNESS_UNITS if witness else SERVER_UNITS)
+    for unit in missing:
+        say(f"Warning: {unit} does not run.\n  what to do: journalctl -u {unit} -n 30")
+    return Started(True, missing)

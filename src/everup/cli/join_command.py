@@ -78,7 +78,7 @@ def join_as(
                 "server": member.name,
                 "identity": member.identity,
                 "page": page,
-                "started": started,
+                **started.to_json(),
             }
         )
         return

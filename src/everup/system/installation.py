@@ -9,6 +9,7 @@ only files are written.
 import pwd
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -30,6 +31,7 @@ SERVER_UNITS = (
 )
 WITNESS_UNITS = ("everup-witness.service", "everup-witness-api.service")
 
+_POLL_S = 0.25
 _PROGRAMS = {"systemctl": "systemd", "nft": "nftables", "ip": "iproute2", "useradd": "passwd"}
 
 
@@ -67,10 +69,21 @@ def root_of(places: Places) -> Path:
     return places.etc.parent.parent
 
 
-def enable(units: Sequence[str]) -> None:
-    """Start these units now and at every boot; the order is theirs."""
+def enable(units: Sequence[str], *, deadline_ms: int = 30_000) -> list[str]:
+    """Start these units now and at every boot; those that do not run at the deadline.
+
+    Not an error: one part that fails must not hide what was achieved (keys, tokens).
+    """
     run(["systemctl", "enable", "--quiet", *units])
-    run(["systemctl", "start", *units], deadline_ms=120_000)
+    run(["systemctl", "start", "--no-block", *units])
+    end = time.monotonic() + deadline_ms / 1000
+    while (waiting := [unit for unit in units if not _is_running(unit)]) and time.monotonic() < end:
+        time.sleep(_POLL_S)
+    return waiting
+
+
+def _is_running(unit: str) -> bool:
+    return succeeds(["systemctl", "is-active", "--quiet", unit])
 
 
 def disable(units: Sequence[str]) -> None:
