@@ -1,0 +1,113 @@
+"""A real guard over directories of a test, with its own places and deadline page.
+
+What enters: an empty directory. What leaves: a started guard with an open gate. Used by the tests
+of capture through the fixtures of conftest.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from replaying import describe, differences, replay
+
+from everup.errors import NotConnected
+from everup.model.ids import root_object_id
+from everup.places import Places
+from everup.system.clock import boot_id, boottime_ns
+from everup.system.leasepage import LeasePageWriter
+from everup.system.mounts import MNT_DETACH, mounts_at, unmount
+from everup.wire.local import call
+
+GROUP_ID = "ab" * 16
+HOUR_NS = 3600 * 10**9
+
+
+class GuardProcess:
+    """Starts, opens, kills and cleans up."""
+
+    def __init__(self, base: Path, trees: int = 1) -> None:
+        self.base = base
+        self.places = Places.below(base / "root")
+        self.places.make()
+        self.paths = [base / f"tree{i + 1}" for i in range(trees)]
+        for path in self.paths:
+            path.mkdir()
+            path.chmod(0o755)
+        self.lease = LeasePageWriter(self.places.lease_page, boot_id())
+        self.log = base / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def tree(self) -> Path:
+        return self.paths[0]
+
+    def lower(self, tree: int = 1) -> Path:
+        return self.places.lower(tree)
+
+    def start(self) -> None:
+        environment = {**os.environ, "EVERUP_ROOT": str(self.base / "root")}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "everup.capture"], env=environment, stderr=log
+            )
+        self.wait_served()
+
+    def wait_served(self) -> dict[str, Any]:
+        for _ in range(400):
+            try:
+                return self.call("status")
+            except NotConnected:
+                time.sleep(0.02)
+        raise AssertionError(f"the guard does not serve: {self.log.read_text()}")
+
+    def call(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        return call(self.places.guard_socket, verb, deadline_ms=20_000, **arguments)
+
+    def arm(self) -> None:
+        trees = [{"id": i + 1, "path": str(path)} for i, path in enumerate(self.paths)]
+        self.call("arm", trees=trees)
+
+    def lend(self, milliseconds: int = 3_600_000, epoch: int | None = None) -> None:
+        """Write a lease into the page, as the keeper does."""
+        deadline = boottime_ns() + milliseconds * 10**6 if milliseconds else 0
+        self.lease.write(epoch or self.lease.epoch, deadline)
+
+    def open(self, epoch: int = 1, mode: str = "async", needs: tuple[str, ...] = ()) -> None:
+        self.lend(epoch=epoch)
+        self.call(
+            "open", epoch=epoch, parent=None, server="primary", boot_id="boot", reason="test",
+            mode=mode, must_acknowledge=list(needs), group_id=GROUP_ID,
+        )  # fmt: skip
+
+    def worker(self) -> int:
+        return int(self.wait_served()["worker"]["pid"])
+
+    def kill_worker(self) -> None:
+        os.kill(self.worker(), signal.SIGKILL)
+
+    def compare(self, tree: int = 1) -> None:
+        """The journal, replayed from its beginning, must give exactly the lower tree."""
+        time.sleep(0.1)
+        target = self.base / f"replay{tree}-{time.monotonic_ns()}"
+        target.mkdir()
+        result = replay(self.places.journal, target, tree, root_object_id(GROUP_ID, tree))
+        ours, theirs = describe(self.lower(tree)), describe(target)
+        if len(ours) == 1:
+            ours, theirs = {}, {}
+        assert differences(ours, theirs) == []
+        assert result.hints_right == result.hints_all
+
+    def stop(self) -> None:
+        """Close, end, and leave no mount behind, whatever happened before."""
+        try:
+            if self.process is not None and self.process.poll() is None:
+                self.process.terminate()
+                self.process.wait(30)
+        finally:
+            for path in (*self.paths, *(self.lower(i + 1) for i in range(len(self.paths)))):
+                while mounts_at(path):
+                    unmount(path, MNT_DETACH)
