@@ -23,16 +23,22 @@ CONSOLE_MAY = frozenset({"/v1/switchover", "/v1/login"})
 WITHOUT_CERTIFICATE = frozenset({"/ca", "/join", "/join-witness"})
 
 
-@web.middleware
-async def local_access(request: web.Request, handler: Handler) -> web.StreamResponse:
+def local_access_of(console_user: str) -> Callable[..., object]:
     """Root (and the user that the agent itself runs as, in tests) may everything."""
-    user = _peer_user(request)
-    who = who_is_local(request)
-    may_all = user in (0, os.getuid())
-    may_this = request.method == "GET" or (who == USER and request.path in CONSOLE_MAY)
-    if not (may_all or may_this):
-        raise Refused(f"{who} may not do this", remedy="run it as root", code="not-permitted")
-    return await handler(request)
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        who = who_is_local(request)
+        may_all = _peer_user(request) in (0, os.getuid())
+        is_button = who == console_user and request.path in CONSOLE_MAY
+        if not (may_all or request.method == "GET" or is_button):
+            raise Refused(f"{who} may not do this", remedy="run it as root", code="not-permitted")
+        return await handler(request)
+
+    return check
+
+
+local_access = local_access_of(USER)
 
 
 def member_access(group: Callable[[], GroupSettings]) -> Callable[..., object]:
