@@ -1,0 +1,1 @@
+"""Ship, receive, apply and synchronize: the replicator process."""

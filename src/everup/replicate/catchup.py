@@ -1,0 +1,59 @@
+"""How a target catches up: by the stream, or by a comparison of the trees (pure).
+
+What enters: where the target says it stands, and whether this journal goes on from exactly there.
+What leaves: the choice and one sentence that says why. Called by the source after WELCOME.
+A position is compared as a whole; no conclusion is drawn from a number alone.
+"""
+
+from typing import NamedTuple
+
+from everup.model.position import Position
+
+STREAM = "stream"
+RESYNC = "resync"
+
+
+class CatchUp(NamedTuple):
+    kind: str
+    sentence: str
+
+
+def choose_catch_up(
+    server: str,
+    tree_state: str,
+    position: Position | None,
+    *,
+    known: bool,
+    held: bool,
+    missing_trees: tuple[int, ...] = (),
+) -> CatchUp:
+    """`known`: the position is on this server's line of history; `held`: its journal still has
+    everything after it."""
+    if missing_trees and position is not None:
+        trees = ", ".join(map(str, missing_trees))
+        return CatchUp(RESYNC, f"{server} does not hold tree {trees} yet: its trees are compared")
+    if position is None:
+        return CatchUp(RESYNC, f"{server} {_why_nowhere(tree_state)}: its trees are compared")
+    where = f"{position.epoch}/{position.sequence}"
+    if held:
+        return CatchUp(STREAM, f"{server} stands at {where}, the journal goes on from there")
+    if known:
+        return CatchUp(
+            RESYNC,
+            f"{server} stands at {where}, which the journal no longer holds: "
+            "its trees are compared",
+        )
+    return CatchUp(
+        RESYNC,
+        f"{server} stands at {where}, which is not in the history of this server: "
+        "its trees are compared",
+    )
+
+
+def _why_nowhere(tree_state: str) -> str:
+    return {
+        "empty": "has no copy yet",
+        "open": "was active and did not stop cleanly, so its trees are at no position",
+        "syncing": "holds an unfinished copy",
+        "at": "has lost the log that leads to its position",
+    }.get(tree_state, "is at no position")

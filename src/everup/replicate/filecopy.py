@@ -1,0 +1,75 @@
+"""One file of the target while a copy is made: what it has, and what comes in.
+
+What enters: blocks and holes of the source. What leaves: hashes of the content here, part by part,
+so that a large file is hashed while its first blocks are already on their way. Called by
+`synctarget`.
+"""
+
+import os
+from collections.abc import Callable
+
+from everup.replicate.blocks import block_count, hash_blocks, write_all
+from everup.replicate.operations import UNSUPPORTED, ZEROS
+from everup.system.kernelcalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, allocate
+
+PART_BLOCKS = 512
+"""64 MiB are hashed at a time."""
+
+
+class FileCopy:
+    """Owns the descriptor; `changing` is called once, before the first change."""
+
+    def __init__(self, descriptor: int, changing: Callable[[], None]) -> None:
+        self._descriptor = descriptor
+        self._changing: Callable[[], None] | None = changing
+        self._size = os.fstat(descriptor).st_size
+        self._blocks = block_count(self._size)
+        self._hashed = 0
+        self.all_hashed = False
+
+    def next_part(self) -> tuple[int, bytes, bool]:
+        """(first block, hashes, whether it is the last part)."""
+        first = self._hashed
+        count = min(PART_BLOCKS, self._blocks - first)
+        hashes = hash_blocks(self._descriptor, first, count, self._size)
+        self._hashed += count
+        self.all_hashed = self._hashed >= self._blocks
+        return first, hashes, self.all_hashed
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._change()
+        write_all(self._descriptor, data, offset)
+
+    def punch(self, offset: int, length: int) -> None:
+        end = min(offset + length, os.fstat(self._descriptor).st_size)
+        if end <= offset:
+            return
+        self._change()
+        try:
+            mode = FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE
+            allocate(self._descriptor, mode, offset, end - offset)
+        except OSError as problem:
+            if problem.errno not in UNSUPPORTED:
+                raise
+            while offset < end:
+                count = min(len(ZEROS), end - offset)
+                write_all(self._descriptor, ZEROS[:count], offset)
+                offset += count
+
+    def end(self, size: int, mtime_ns: int) -> None:
+        """Size and time as on the source; the file is closed."""
+        if os.fstat(self._descriptor).st_size != size:
+            self._change()
+            os.ftruncate(self._descriptor, size)
+        os.utime(self._descriptor, ns=(mtime_ns, mtime_ns))
+        self.close()
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _change(self) -> None:
+        if self._changing is not None:
+            changing, self._changing = self._changing, None
+            changing()

@@ -1,0 +1,392 @@
+"""One peer, from the active side: dial, agree, stream, for ever.
+
+What enters: wake-ups of the guard, acknowledgements of the peer. What leaves: batches to the peer,
+byte for byte as they stand in the journal, and every acknowledgement to the guard at once. One
+thread per peer waits on both at the same time, so nothing is handed from thread to thread between
+the end of a batch and the wire. Owned by `Source`.
+"""
+
+import ssl
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from everup.errors import Corrupt, EverupError, NotConnected, ProtocolError
+from everup.journal.history import load_history
+from everup.journal.operation import BatchEnd, encode_batch_end
+from everup.journal.record import HEADER_BYTES
+from everup.model.position import ORIGIN, Position
+from everup.replicate.catchup import RESYNC, CatchUp, choose_catch_up
+from everup.replicate.context import Context
+from everup.replicate.guardlink import POLL_MS, GuardLink, guard_position
+from everup.replicate.logs import LogCursor, journal_end
+from everup.replicate.queues import QueueMeter
+from everup.replicate.resync import Place, Resync
+from everup.replicate.treestate import EMPTY
+from everup.wire.frames import Frame
+from everup.wire.messages import (
+    CHANNEL_STREAM,
+    PROTOCOL_VERSIONS,
+    Hello,
+    PastEpoch,
+    SourceState,
+    Start,
+    TargetState,
+    Welcome,
+    WirePosition,
+)
+from everup.wire.session import Acknowledged, SourceSession, idle_frame
+from everup.wire.transport import Connection, client_context, dial
+
+END_BYTES = HEADER_BYTES + len(encode_batch_end(BatchEnd(0, 0, 0, bytes(16), 0)))
+"""Length of a BATCH record, the last one of every batch."""
+
+BACK_OFF_MS_MIN = 100
+BACK_OFF_MS_MAX = 2000
+REFUSED_MS = 1000
+GREETING_MS = 5000
+SILENCE_MS = 5000
+IDLE_MS = 1000
+WAIT_MS = 500
+QUEUED_BYTES_MAX = 4 << 20
+HISTORY_SENT_MAX = 1000
+
+
+class PeerLink:
+    """A thread that keeps one peer supplied; `status` may be asked by any thread."""
+
+    def __init__(
+        self, context: Context, epoch: int, server: str, addresses: Sequence[str], port: int
+    ) -> None:
+        self._context = context
+        self._epoch = epoch
+        self.server = server
+        self._addresses = list(addresses)
+        self._port = port
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"link-{server}", daemon=True)
+        self._guard = GuardLink(context.places.guard_socket)
+        self._send_queue = QueueMeter()
+        self._connected = False
+        self._goal_sequence: int | None = None
+        self._told_in_sync: bool | None = None
+        self._resync: Resync | None = None
+        self.sent: Position | None = None
+        self.acknowledged: Position | None = None
+        self.applied: Position | None = None
+        self.target: TargetState | None = None
+        self.sentence = "not connected yet"
+        self.code = ""
+        self.bytes_written = 0
+        self.bytes_sent = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._resync is not None:
+            self._resync.stop()
+        self._thread.join()
+
+    @property
+    def durable_sequence(self) -> int:
+        """What the peer surely has; -1 when it has not said so yet in this epoch."""
+        return -1 if self.acknowledged is None else self.acknowledged.sequence
+
+    @property
+    def in_sync(self) -> bool:
+        """The peer has everything up to where it had to catch up to, and applies it."""
+        target, goal = self.target, self._goal_sequence
+        return (
+            self._connected
+            and target is not None
+            and target.consistent
+            and not target.error_code
+            and goal is not None
+            and self.durable_sequence >= goal
+        )
+
+    # the thread
+
+    def _run(self) -> None:
+        back_off_ms = BACK_OFF_MS_MIN
+        while not self._stopped.is_set():
+            started = time.monotonic()
+            try:
+                self._converse()
+            except NotConnected as problem:
+                self._note(problem)
+            except EverupError as problem:
+                self._note(problem)
+                back_off_ms = max(back_off_ms, REFUSED_MS)
+            except (OSError, ssl.SSLError) as problem:
+                self._note(NotConnected(f"the link to {self.server} failed: {problem}"))
+            finally:
+                self._connected = False
+                self._goal_sequence = None
+            if time.monotonic() - started > 5:
+                back_off_ms = BACK_OFF_MS_MIN
+            # The next channel first: this one has just failed.
+            self._addresses = self._addresses[1:] + self._addresses[:1]
+            self._stopped.wait(back_off_ms / 1000)
+            back_off_ms = min(BACK_OFF_MS_MAX, back_off_ms * 2)
+        self._guard.close()
+
+    def _note(self, problem: EverupError) -> None:
+        changed = problem.sentence != self.sentence
+        self.sentence, self.code = problem.sentence, problem.code
+        if changed and problem.code != NotConnected.code:
+            self._context.events.emit(
+                "link-refused", problem.sentence, server=self.server, code=problem.code
+            )
+
+    def _converse(self) -> None:
+        tls = client_context(self._context.places)
+        connection = dial(self._addresses, self._port, tls, self.server)
+        try:
+            session = SourceSession()
+            connection.send(session.hello(self._hello()))
+            welcome, frames = self._await_welcome(connection, session)
+            cursor, start = self._decide(welcome)
+            try:
+                connection.send(session.start(start))
+                self._stream(connection, session, cursor, frames)
+            finally:
+                cursor.close()
+                self._end_resync()
+        finally:
+            self.bytes_sent += connection.sent_bytes
+            connection.close()
+
+    def _hello(self) -> Hello:
+        context = self._context
+        end = self._journal_end()
+        history = load_history(context.places.history)[-HISTORY_SENT_MAX:]
+        return Hello(
+            versions=PROTOCOL_VERSIONS,
+            group_id=context.group.group_id,
+            server=context.server,
+            channel=CHANNEL_STREAM,
+            epoch=self._epoch,
+            history=tuple(PastEpoch(e.epoch, WirePosition.of(e.parent)) for e in history),
+            position=WirePosition.of(end),
+            trees=tuple(tree.id for tree in context.group.protect),
+        )
+
+    def _journal_end(self) -> Position:
+        try:
+            end = guard_position(self._context.places.guard_socket)
+        except EverupError:
+            end = None
+        return end or journal_end(self._context.places) or ORIGIN
+
+    def _await_welcome(
+        self, connection: Connection, session: SourceSession
+    ) -> tuple[Welcome, list[Frame]]:
+        deadline = time.monotonic() + GREETING_MS / 1000
+        while time.monotonic() < deadline and not self._stopped.is_set():
+            connection.wait(200)
+            connection.flush()
+            frames = connection.receive()
+            for number, frame in enumerate(frames):
+                message = session.receive(frame)
+                if isinstance(message, Welcome):
+                    if message.server != self.server or message.version not in PROTOCOL_VERSIONS:
+                        raise ProtocolError(f"{self.server} answers for {message.server!r}")
+                    return message, frames[number + 1 :]
+        raise NotConnected(f"{self.server} does not answer the greeting")
+
+    def _decide(self, welcome: Welcome) -> tuple[LogCursor, Start]:
+        position = welcome.position.position() if welcome.position else None
+        cursor = self._cursor_at(position)
+        history = load_history(self._context.places.history)
+        known = any(start.parent == position for start in history)
+        choice = choose_catch_up(
+            self.server,
+            welcome.tree_state,
+            position,
+            known=known,
+            held=cursor is not None,
+            missing_trees=welcome.missing_trees,
+        )
+        self.sentence, self.code = choice.sentence, choice.kind
+        end = self._journal_end()
+        if choice.kind == RESYNC or cursor is None:
+            if cursor is not None:
+                cursor.close()
+            return self._start_resync(choice, end, fresh=welcome.tree_state == EMPTY)
+        assert position is not None
+        self._connected, self._told_in_sync = True, None
+        self.sent = self.acknowledged = position
+        self.applied = None
+        self._goal_sequence = end.sequence
+        return cursor, Start(
+            catch_up=choice.kind,
+            position=WirePosition.of(position),
+            sentence=choice.sentence,
+        )
+
+    def _cursor_at(self, position: Position | None) -> LogCursor | None:
+        if position is None:
+            return None
+        try:
+            return LogCursor(self._context.places, position)
+        except (Corrupt, OSError):
+            return None
+
+    def _start_resync(
+        self, choice: CatchUp, begin: Position, *, fresh: bool
+    ) -> tuple[LogCursor, Start]:
+        resync = Resync(
+            self._context,
+            self._epoch,
+            Place(self.server, self._addresses, self._port),
+            begin,
+            fresh,
+        )
+        cursor = LogCursor(self._context.places, begin)
+        self._connected, self._told_in_sync = True, None
+        self.sent = self.acknowledged = begin
+        self.applied = None
+        self._resync = resync
+        self._context.events.emit("resync-started", choice.sentence, server=self.server)
+        return cursor, Start(
+            catch_up=RESYNC,
+            position=WirePosition.of(begin),
+            sentence=choice.sentence,
+            sync_id=resync.sync_id,
+        )
+
+    def _end_resync(self) -> None:
+        if self._resync is not None:
+            self._resync.stop()
+            self._resync = None
+
+    def _stream(
+        self,
+        connection: Connection,
+        session: SourceSession,
+        cursor: LogCursor,
+        frames: list[Frame],
+    ) -> None:
+        self._send_queue.clear()
+        heard = said = time.monotonic()
+        while not self._stopped.is_set():
+            self._take(session, frames)
+            if self._ship(connection, session, cursor):
+                said = time.monotonic()
+            self._follow_resync()
+            self._tell_in_sync(connection, session)
+            frames = self._wait(connection)
+            now = time.monotonic()
+            if frames:
+                heard = now
+            elif now - heard > SILENCE_MS / 1000:
+                raise NotConnected(f"{self.server} has been silent for 5 s")
+            if now - said > IDLE_MS / 1000:
+                connection.send(idle_frame())
+                said = now
+
+    def _wait(self, connection: Connection) -> list[Frame]:
+        descriptor = self._guard.descriptor
+        if descriptor is None:
+            ready = connection.wait(POLL_MS)
+        else:
+            ready = connection.wait(WAIT_MS, descriptor)
+            if descriptor in ready:
+                self._guard.clear()
+        connection.flush()
+        return connection.receive() if connection.fileno() in ready else []
+
+    def _ship(self, connection: Connection, session: SourceSession, cursor: LogCursor) -> bool:
+        """Everything that the window lets go now."""
+        shipped = False
+        while session.may_send and connection.queued_bytes < QUEUED_BYTES_MAX:
+            batch = cursor.next()
+            if batch is None:
+                break
+            now_ns = time.monotonic_ns()
+            end = batch.end
+            connection.send(
+                session.batch(batch.data, END_BYTES, end.sequence, batch.records, now_ns)
+            )
+            self._send_queue.add(end.sequence, batch.records, len(batch.data), now_ns)
+            self.sent = end
+            self.bytes_written += len(batch.data)
+            shipped = True
+        return shipped
+
+    def _take(self, session: SourceSession, frames: list[Frame]) -> None:
+        latest: Acknowledged | None = None
+        for frame in frames:
+            message = session.receive(frame)
+            if isinstance(message, Acknowledged):
+                latest = message
+            elif isinstance(message, TargetState):
+                self._note_state(message)
+        if latest is not None:
+            if self.acknowledged != latest.durable and self._resync is None:
+                self._guard.acknowledged(self.server, latest.durable.sequence)
+            self.acknowledged, self.applied = latest
+
+    def _note_state(self, state: TargetState) -> None:
+        before = self.target
+        self.target = state
+        if state.error_code and (before is None or before.error_code != state.error_code):
+            self._context.events.emit(
+                "apply-stopped",
+                f"{self.server}: {state.error_sentence}",
+                server=self.server,
+                code=state.error_code,
+            )
+
+    def _follow_resync(self) -> None:
+        resync = self._resync
+        if resync is None:
+            return
+        if resync.error is not None:
+            raise resync.error
+        if not resync.started:
+            resync.start()
+        self.sentence = resync.sentence
+        if resync.done and resync.proven is not None:
+            self._goal_sequence = resync.proven.sequence
+            self.sentence, self.code = f"{self.server} is synchronized", "stream"
+            self._resync = None
+            if self.acknowledged is not None:
+                self._guard.acknowledged(self.server, self.acknowledged.sequence)
+
+    def _tell_in_sync(self, connection: Connection, session: SourceSession) -> None:
+        if self.in_sync != self._told_in_sync:
+            self._told_in_sync = self.in_sync
+            connection.send(session.tell(SourceState(in_sync=self.in_sync)))
+
+    def status(self) -> dict[str, Any]:
+        target = self.target
+        done = self.acknowledged.sequence if self.acknowledged else 0
+        waiting = self._send_queue.measure(done, time.monotonic_ns())
+        resync = self._resync
+        return {
+            "server": self.server,
+            "connected": self._connected,
+            "sent": self.sent.to_json() if self.sent else None,
+            "acknowledged": self.acknowledged.to_json() if self.acknowledged else None,
+            "applied": self.applied.to_json() if self.applied else None,
+            "in_sync": self.in_sync,
+            "send_queue": waiting,
+            "receive_queue": {
+                "bytes": target.receive_bytes if target else 0,
+                "operations": target.receive_operations if target else 0,
+                "oldest_ms": target.receive_oldest_ms if target else 0,
+            },
+            "bytes_written": self.bytes_written,
+            "bytes_sent": self.bytes_sent,
+            "sync": resync.status() if resync else None,
+            "error": {"code": target.error_code, "sentence": target.error_sentence, "remedy": ""}
+            if target and target.error_code
+            else None,
+            "code": self.code,
+            "sentence": self.sentence,
+        }

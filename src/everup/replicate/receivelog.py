@@ -1,0 +1,157 @@
+"""The receive log: batches from the source, byte for byte, durable before they are acknowledged.
+
+What enters: whole batches. What leaves: positions, and segments in the journal's own format that
+the applier reads. Called by the target under its receive lock. A batch that does not go on exactly
+where the log ends is refused, whatever its numbers say.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+from everup.errors import Corrupt
+from everup.journal.operation import BatchEnd, Epoch, decode_arguments
+from everup.journal.reader import Cursor, chain, scan
+from everup.journal.record import Operation, decode
+from everup.journal.segment import SegmentAppender, list_segments
+from everup.model.position import Position
+from everup.system.files import REAL_DOOR, Door, sync_directory
+
+
+class ReceiveLog:
+    """Append-only; its owner orders the calls. Raises OSError from the disk."""
+
+    def __init__(self, directory: Path, door: Door = REAL_DOOR) -> None:
+        self.directory = directory
+        self._door = door
+        self._file = SegmentAppender(directory, door, "append-receive")
+        self.end: Position | None = None
+        """Where the next batch must go on."""
+        self.durable: Position | None = None
+        """Everything up to here is on disk."""
+        self._durable_path: Path | None = None
+        self._durable_offset = 0
+
+    def open(self) -> Position | None:
+        """Go on after a restart; a torn tail is cut. None when the log holds nothing."""
+        try:
+            segments = list_segments(self.directory)
+        except Corrupt:
+            segments = []
+        if not segments:
+            self.end = self.durable = None
+            return None
+        last = segments[-1]
+        result = scan(last)
+        self._file.open_at(last.path, result.end_offset)
+        self._file.unsynced = True
+        self._file.sync()
+        self.end = result.end
+        self._note_durable()
+        return self.end
+
+    def reset(self, start: Position) -> None:
+        """Forget everything and begin anew at `start`."""
+        self._file.close()
+        self.end = self.durable = None
+        for path in sorted(self.directory.glob("*.segment")):
+            path.unlink()
+        sync_directory(self.directory, "append-receive", self._door)
+        self._file.begin(start.sequence + 1, start)
+        self._file.sync()
+        self.end = start
+        self._note_durable()
+
+    def append(self, data: bytes, end: Position) -> None:
+        """Write a checked batch; it is durable after `sync`."""
+        assert self.end is not None
+        if self._file.full:
+            self._file.begin(self.end.sequence + 1, self.end)
+        self._file.append((data,))
+        self.end = end
+
+    def sync(self) -> Position:
+        """Make everything appended durable; only then may it be acknowledged."""
+        assert self.end is not None
+        self._file.sync()
+        self._note_durable()
+        return self.end
+
+    def _note_durable(self) -> None:
+        self.durable = self.end
+        self._durable_path, self._durable_offset = self._file.path, self._file.offset
+
+    def rewind(self) -> None:
+        """After a failed append or sync: back to what is surely durable.
+
+        The bytes must be written again, not only synced again: after a failed sync the kernel may
+        have dropped them although reading still shows them.
+        """
+        path = self._durable_path
+        assert path is not None
+        for later in self.directory.glob("*.segment"):
+            if later.name > path.name:
+                later.unlink()
+        self._file.open_at(path, self._durable_offset)
+        self._file.unsynced = True
+        self.end = self.durable
+
+    def holds(self, position: Position) -> bool:
+        """Whether a reader can go on after this very position."""
+        try:
+            Cursor(self.directory, position).close()
+        except Corrupt:
+            return False
+        return True
+
+    def release(self, sequence: int) -> None:
+        """Delete segments in which nothing after `sequence` lies; the newest always stays."""
+        segments = list_segments(self.directory)
+        for info, following in pairwise(segments):
+            if following.start.sequence > sequence:
+                break
+            info.path.unlink()
+
+    def bytes_held(self) -> int:
+        return sum(path.stat().st_size for path in self.directory.glob("*.segment"))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Checked:
+    """A received batch that follows `start`: its end, record count, and EPOCH record if any."""
+
+    def __init__(self, data: bytes, end_bytes: int, start: Position) -> None:
+        view = memoryview(data)
+        body = view[: len(view) - end_bytes]
+        last = decode(view, len(body))
+        first = decode(view)
+        if last is None or first is None or last.operation != Operation.BATCH:
+            raise Corrupt("a received batch has no end", code="batch-end")
+        end = decode_arguments(last)
+        assert isinstance(end, BatchEnd)
+        right = (
+            end.first_sequence == start.sequence + 1 == first.sequence
+            and last.sequence == start.sequence + end.records + 1
+            and end.byte_count == len(body)
+            and last.epoch >= start.epoch
+            and end.checksum == chain(start, body)
+        )
+        if not right:
+            raise Corrupt(
+                f"the batch that ends at {last.epoch}/{last.sequence} does not go on at "
+                f"{start.epoch}/{start.sequence}",
+                code="batch-chain",
+            )
+        self.data = data
+        self.end = Position(last.epoch, last.sequence, end.checksum)
+        self.records = end.records
+        self.wall_ns = last.wall_ns
+        self.epoch = (
+            Epoch.from_payload(first.payload) if first.operation == Operation.EPOCH else None
+        )
+        if self.epoch is not None and self.epoch.parent != start:
+            raise Corrupt(
+                f"epoch {self.epoch.epoch} builds on another position than the last one received",
+                code="batch-epoch",
+            )

@@ -1,0 +1,328 @@
+"""Listen for the source, and run the stream that it opens.
+
+What enters: connections on TCP 7570. What leaves: frames into `Target`, acknowledgements to the
+source. One thread listens; one thread serves each connection. A peer that breaks the protocol loses
+its connection and nothing else. Owned by the process while this server is passive.
+"""
+
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+
+from everup.errors import Corrupt, EverupError, NotConnected, ProtocolError
+from everup.replicate.context import Context
+from everup.replicate.seal import Seal
+from everup.replicate.target import Target
+from everup.wire.frames import BatchFrame, Frame
+from everup.wire.messages import (
+    CHANNEL_SYNC,
+    Hello,
+    SourceState,
+    Start,
+    TargetState,
+    Welcome,
+    wire_or_none,
+)
+from everup.wire.session import Self, State, TargetSession, idle_frame, judge_hello, refuse_frame
+from everup.wire.transport import Connection, accept, listen, server_context
+
+CONNECTIONS_MAX = 8
+HELLO_MS = 5000
+IDLE_MS = 1000
+SILENCE_MS = 5000
+STATE_MS = 500
+DISK_RETRY_MS = 500
+LISTEN_RETRY_SECONDS = 0.5
+
+SyncServer = Callable[[Connection, TargetSession, Hello, list[Frame]], None]
+
+
+class Receiver:
+    """Listening side of one passive server; `start`, then `stop` once."""
+
+    def __init__(
+        self, context: Context, address: str, port: int, seal: Seal, serve_sync: SyncServer
+    ) -> None:
+        self._context = context
+        self._address = address
+        self._port = port
+        self._serve_sync = serve_sync
+        self._tls = server_context(context.places)
+        self._stopped = threading.Event()
+        self._slots = threading.Semaphore(CONNECTIONS_MAX)
+        self._listener: socket.socket | None = None
+        self._threads: list[threading.Thread] = []
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.target = Target(context, seal, self.wake)
+        self.on_start: Callable[[Start, Stream], None] | None = None
+
+    def start(self) -> None:
+        self.target.start()
+        thread = threading.Thread(target=self._listen, name="listen", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def stop(self) -> None:
+        """Ends every connection and the applier; returns when all threads are gone."""
+        self._stopped.set()
+        self.wake()
+        if self._listener is not None:
+            # Closing alone does not end an accept that is waiting.
+            try:
+                self._listener.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            self._listener.close()
+        for thread in list(self._threads):
+            thread.join(SILENCE_MS / 1000)
+        self.target.stop()
+        os.close(self._wake)
+
+    def wake(self) -> None:
+        """Something changed that the source should hear of."""
+        try:
+            os.eventfd_write(self._wake, 1)
+        except BlockingIOError:
+            pass
+
+    def _listen(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._listener = listen(self._address, self._port)
+            except OSError:
+                self._stopped.wait(LISTEN_RETRY_SECONDS)
+                continue
+            self._accept(self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while not self._stopped.is_set():
+            try:
+                raw, address = listener.accept()
+            except OSError:
+                return
+            if not self._slots.acquire(blocking=False):
+                raw.close()
+                continue
+            thread = threading.Thread(
+                target=self._serve, args=(raw, address[0]), name="receive", daemon=True
+            )
+            self._threads = [t for t in self._threads if t.is_alive()] + [thread]
+            thread.start()
+
+    def _serve(self, raw: socket.socket, address: str) -> None:
+        connection = None
+        try:
+            connection = accept(raw, self._tls, address)
+            self._talk(connection)
+        except (EverupError, OSError, ssl.SSLError) as problem:
+            if connection is not None:
+                self._say_why(connection, problem)
+        finally:
+            if connection is not None:
+                connection.close()
+            self._slots.release()
+
+    @staticmethod
+    def _say_why(connection: Connection, problem: Exception) -> None:
+        if not isinstance(problem, EverupError) or isinstance(problem, NotConnected):
+            return
+        try:
+            connection.send(refuse_frame(problem))
+            connection.drain(500)
+        except EverupError:
+            pass
+
+    def _talk(self, connection: Connection) -> None:
+        session = TargetSession()
+        hello, rest = self._await_hello(connection, session)
+        context = self._context
+        own = Self(
+            context.group.group_id,
+            context.server,
+            context.servers(),
+            self.target.seal_promise.epoch,
+        )
+        version = judge_hello(hello, connection.peer_name, own)
+        if hello.channel == CHANNEL_SYNC:
+            self._serve_sync(connection, session, hello, rest)
+            return
+        stream = Stream(self, connection, session, hello)
+        self.target.take_over_stream(stream, hello.epoch, hello.server)
+        try:
+            stream.run(version, rest)
+        finally:
+            self.target.leave_stream(stream)
+
+    def _await_hello(
+        self, connection: Connection, session: TargetSession
+    ) -> tuple[Hello, list[Frame]]:
+        deadline = time.monotonic() + HELLO_MS / 1000
+        while not self._stopped.is_set():
+            left_ms = int((deadline - time.monotonic()) * 1000)
+            if left_ms <= 0:
+                raise ProtocolError("no HELLO came", code="no-hello")
+            connection.wait(min(left_ms, 200))
+            frames = connection.receive()
+            for number, frame in enumerate(frames):
+                message = session.receive(frame)
+                if isinstance(message, Hello):
+                    return message, frames[number + 1 :]
+        raise NotConnected("this server stops listening")
+
+    def missing_trees(self, trees: tuple[int, ...]) -> tuple[int, ...]:
+        """Those of the source's trees that were never copied to this server."""
+        held = self._context.held_trees()
+        return tuple(tree for tree in trees if tree not in held)
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    @property
+    def wake_descriptor(self) -> int:
+        return self._wake
+
+
+class Stream:
+    """One accepted stream channel: receive, make durable, acknowledge."""
+
+    def __init__(
+        self, owner: Receiver, connection: Connection, session: TargetSession, hello: Hello
+    ) -> None:
+        self._owner = owner
+        self._target = owner.target
+        self._connection = connection
+        self._session = session
+        self.hello = hello
+        self._epoch = hello.epoch
+        self._server = owner._context.server
+        self._acknowledged: object = None
+        self._told: TargetState | None = None
+        self._told_at = 0.0
+        self._heard_at = time.monotonic()
+        self._said_at = time.monotonic()
+
+    def run(self, version: int, frames: list[Frame]) -> None:
+        target = self._target
+        self._connection.send(
+            self._session.welcome(
+                Welcome(
+                    version=version,
+                    server=self._server,
+                    sealed_epoch=target.seal_promise.epoch,
+                    tree_state=target.tree_state,
+                    position=wire_or_none(target.position),
+                    missing_trees=self._owner.missing_trees(self.hello.trees),
+                )
+            )
+        )
+        while not self._owner.stopped and target.is_current(self):
+            self._take(frames)
+            self._report()
+            ready = self._connection.wait(
+                100 if self._connection.queued_bytes else 250, self._owner.wake_descriptor
+            )
+            if self._owner.wake_descriptor in ready:
+                self._clear_wake()
+            self._connection.flush()
+            frames = self._connection.receive() if self._connection.fileno() in ready else []
+            self._check_silence(bool(frames))
+
+    def _clear_wake(self) -> None:
+        try:
+            os.eventfd_read(self._owner.wake_descriptor)
+        except BlockingIOError:
+            pass
+
+    def _take(self, frames: list[Frame]) -> None:
+        group: list[BatchFrame] = []
+        for frame in frames:
+            message = self._session.receive(frame)
+            if isinstance(message, BatchFrame):
+                group.append(message)
+            elif isinstance(message, Start):
+                self._start(message)
+            elif isinstance(message, SourceState):
+                self._target.in_sync = message.in_sync
+        if group:
+            self._receive(group)
+
+    def _start(self, start: Start) -> None:
+        if start.catch_up == "stream":
+            if self._target.position != start.position.position():
+                raise ProtocolError("the source starts at another position than agreed")
+            return
+        if self._owner.on_start is None:
+            raise ProtocolError("this server cannot be synchronized now")
+        self._owner.on_start(start, self)
+
+    def _receive(self, group: list[BatchFrame]) -> None:
+        """Until the disk takes it, the source waits: nothing is dropped, nothing acknowledged."""
+        target = self._target
+        while True:
+            try:
+                durable = target.receive(self, self._epoch, group)
+                break
+            except Corrupt as problem:
+                raise ProtocolError(problem.sentence, code=problem.code) from problem
+            except OSError as problem:
+                target.receive_error = EverupError(
+                    f"the receive log cannot be written: {problem.strerror}",
+                    remedy="free space below /var/lib/everup; receiving goes on by itself",
+                    code="receive-no-space" if problem.errno == 28 else "receive-disk-error",
+                )
+                self._report()
+                self._owner._stopped.wait(DISK_RETRY_MS / 1000)
+                if self._owner.stopped or not target.is_current(self):
+                    raise NotConnected("this server stops receiving") from problem
+        target.receive_error = None
+        applied = target.applier.applied if target.applier else None
+        self._acknowledged = (durable, applied)
+        self._connection.send(self._session.acknowledge(durable, applied))
+        self._said_at = time.monotonic()
+
+    def _report(self) -> None:
+        """Tell what has changed since the last time, or at least that this side lives."""
+        target, connection = self._target, self._connection
+        now = time.monotonic()
+        durable = target.log.durable
+        applied = target.applier.applied if target.applier else None
+        if durable is not None and self._acknowledged not in (None, (durable, applied)):
+            self._acknowledged = (durable, applied)
+            connection.send(self._session.acknowledge(durable, applied))
+            self._said_at = now
+        state = self._state()
+        urgent = self._told is None or (
+            (state.consistent, state.error_code) != (self._told.consistent, self._told.error_code)
+        )
+        due = state != self._told and (urgent or now - self._told_at >= STATE_MS / 1000)
+        if due and self._session.state is State.STREAMING:
+            self._told, self._told_at = state, now
+            connection.send(self._session.tell(state))
+            self._said_at = now
+        if now - self._said_at >= IDLE_MS / 1000:
+            connection.send(idle_frame())
+            self._said_at = now
+
+    def _state(self) -> TargetState:
+        target = self._target
+        error = target.error
+        waiting = target.queue()
+        return TargetState(
+            consistent=target.consistent,
+            receive_bytes=waiting["bytes"],
+            receive_operations=waiting["operations"],
+            receive_oldest_ms=waiting["oldest_ms"],
+            error_code=error.code if error else "",
+            error_sentence=error.sentence if error else "",
+        )
+
+    def _check_silence(self, heard: bool) -> None:
+        now = time.monotonic()
+        if heard:
+            self._heard_at = now
+        elif now - self._heard_at > SILENCE_MS / 1000:
+            raise NotConnected("the source has been silent for 5 s")

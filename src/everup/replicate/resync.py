@@ -1,0 +1,163 @@
+"""Bring a peer that cannot simply go on: copy, replay, proof, on a channel of its own.
+
+What enters: a peer that has been told to expect it. What leaves: a peer that is proven equal at a
+position, or an error after which the link begins again. Records go on travelling on the stream
+meanwhile. One thread; owned by the peer's link.
+"""
+
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from everup.errors import EverupError, NotConnected
+from everup.model.position import ORIGIN, Position
+from everup.replicate.context import Context
+from everup.replicate.copysource import CopySource, Progress
+from everup.replicate.guardlink import guard_position
+from everup.replicate.logs import journal_end
+from everup.replicate.lower import LowerTree
+from everup.replicate.proofsource import ProofSource
+from everup.replicate.syncchannel import SyncChannel
+from everup.replicate.tail import JournalTail
+from everup.wire.frames import Kind, encode
+from everup.wire.messages import CHANNEL_SYNC, PROTOCOL_VERSIONS, Hello, WirePosition, pack
+from everup.wire.syncmessages import ProofEnd
+from everup.wire.transport import client_context, dial
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a peer is."""
+
+    server: str
+    addresses: Sequence[str]
+    port: int
+
+
+class Resync:
+    """`start` once; then `done` or `error` says how it ended. `stop` may be called at any time."""
+
+    def __init__(
+        self, context: Context, epoch: int, place: Place, begin: Position, fresh: bool
+    ) -> None:
+        self._context = context
+        self._epoch = epoch
+        self._place = place
+        self._begin = begin
+        self._fresh = fresh
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"sync-{place.server}", daemon=True)
+        self._progress = Progress()
+        self._started_at = time.monotonic()
+        self.sync_id = secrets.token_hex(8)
+        self.started = False
+        self.done = False
+        self.error: EverupError | None = None
+        self.proven: Position | None = None
+
+    def start(self) -> None:
+        self.started = True
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def sentence(self) -> str:
+        progress = self._progress
+        share = progress.done_bytes * 100 // max(progress.total_bytes, 1)
+        return {
+            "walking": f"{self._place.server}: counting what is to be compared",
+            "copying": f"{self._place.server}: comparing and copying, {min(share, 100)} %",
+            "replaying": f"{self._place.server}: replaying what changed during the copy",
+            "proving": f"{self._place.server}: proving that both sides are equal",
+        }.get(progress.state, f"{self._place.server} is synchronized")
+
+    def status(self) -> dict[str, Any]:
+        progress = self._progress
+        elapsed = max(time.monotonic() - self._started_at, 0.001)
+        rate = int(progress.done_bytes / elapsed)
+        left = max(0, progress.total_bytes - progress.done_bytes)
+        return {
+            "state": progress.state,
+            "done_bytes": min(progress.done_bytes, progress.total_bytes),
+            "total_bytes": progress.total_bytes,
+            "rate_bytes_per_s": rate,
+            "left_ms": left * 1000 // rate if rate and progress.state == "copying" else 0,
+            "sentence": self.sentence,
+        }
+
+    def _run(self) -> None:
+        trees: list[LowerTree] = []
+        try:
+            for tree in self._context.group.protect:
+                trees.append(self._context.open_lower(tree.id))
+            self._context.add_held_trees(tree.tree_id for tree in trees)
+            self._talk(trees)
+        except EverupError as problem:
+            self.error = problem
+        except OSError as problem:
+            self.error = NotConnected(f"the sync of {self._place.server} failed: {problem}")
+        finally:
+            for opened in trees:
+                opened.close()
+
+    def _talk(self, trees: list[LowerTree]) -> None:
+        place = self._place
+        tls = client_context(self._context.places)
+        connection = dial(place.addresses, place.port, tls, place.server)
+        tail = JournalTail(self._context.places.journal)
+        try:
+            hello = Hello(
+                versions=PROTOCOL_VERSIONS,
+                group_id=self._context.group.group_id,
+                server=self._context.server,
+                channel=CHANNEL_SYNC,
+                epoch=self._epoch,
+                sync_id=self.sync_id,
+            )
+            connection.send(encode(Kind.HELLO, pack(hello)))
+            channel = SyncChannel(connection)
+            try:
+                self._synchronize(channel, trees, tail)
+            except EverupError as problem:
+                if not isinstance(problem, NotConnected):
+                    channel.stop(problem)
+                raise
+        finally:
+            tail.close()
+            connection.close()
+
+    def _synchronize(self, channel: SyncChannel, trees: list[LowerTree], tail: JournalTail) -> None:
+        stopped = self._stop.is_set
+        copy = CopySource(
+            self._context,
+            channel,
+            trees,
+            self._begin,
+            self._progress,
+            stopped,
+            fresh=self._fresh,
+        )
+        copy.run(self._position_now)
+        self._progress.state = "proving"
+        proof = ProofSource(channel, trees, tail, stopped)
+        proof.run()
+        proven = self._position_now()
+        channel.send(ProofEnd(WirePosition.of(proven), proof.objects, proof.proven_bytes))
+        channel.connection.drain(5000)
+        self.proven = proven
+        self._progress.state = "done"
+        self.done = True
+
+    def _position_now(self) -> Position:
+        try:
+            position = guard_position(self._context.places.guard_socket)
+        except EverupError:
+            position = None
+        return position or journal_end(self._context.places) or ORIGIN

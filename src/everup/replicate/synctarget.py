@@ -1,0 +1,302 @@
+"""The target's side of a sync: copy, replay, proof.
+
+What enters: the source's messages on a sync channel. What leaves: trees that hold what the source
+held, proven by hash at common positions. A sync that breaks off leaves the trees marked as being
+synchronized; the next one uses what is there. Owned by the process while this server is passive.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from everup.errors import EverupError, NotConnected, ProtocolError, Refused
+from everup.model.position import Position
+from everup.replicate.context import Context
+from everup.replicate.divergence import Divergence, find_suspects
+from everup.replicate.filecopy import FileCopy
+from everup.replicate.prooftarget import ProofTarget
+from everup.replicate.receiving import Receiver, Stream
+from everup.replicate.syncchannel import SyncChannel
+from everup.replicate.treecopy import TreeCopy
+from everup.replicate.treestate import TreeState, load_tree_state
+from everup.replicate.walk import measure
+from everup.system.files import save_json
+from everup.wire.frames import BlocksFrame, Frame
+from everup.wire.messages import Hello, Start
+from everup.wire.session import TargetSession
+from everup.wire.syncmessages import (
+    AnySync,
+    Begin,
+    CopyEnd,
+    CopyEnded,
+    FileEnd,
+    Have,
+    Hold,
+    Hole,
+    Listing,
+    ProofEnd,
+    Prove,
+)
+from everup.wire.transport import Connection
+
+JOB_WAIT_SECONDS = 5.0
+GUARDED_OBJECTS = 100
+GUARDED_PERCENT = 50
+"""A copy that would remove more than this part of the trees asks a person first."""
+
+
+@dataclass
+class Job:
+    """The sync that the current stream has begun."""
+
+    sync_id: str
+    begin: Position
+    sentence: str
+    divergence: Divergence
+    before: TreeState
+    state: str = "walking"
+    done_bytes: int = 0
+    total_bytes: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+
+class SyncTarget:
+    """Lives as long as the receiver; one job at a time."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._receiver: Receiver | None = None
+        self._changed = threading.Condition()
+        self._job: Job | None = None
+        self._removals_allowed = False
+
+    def attach(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        receiver.on_start = self.begin
+
+    def allow_removals(self) -> None:
+        """The next copy may remove as much as it wants."""
+        self._removals_allowed = True
+
+    def begin(self, start: Start, stream: Stream) -> None:
+        """The source has decided that the trees are compared (called on the stream's thread)."""
+        assert self._receiver is not None
+        context = self._context
+        before = load_tree_state(context.places.tree)
+        parents = [past.parent.position() for past in stream.hello.history]
+        suspects = find_suspects(context.places, before, parents)
+        divergence = Divergence(context.places.divergence, suspects, context.door)
+        begin = start.position.position()
+        self._receiver.target.begin_sync(stream, begin)
+        with self._changed:
+            self._job = Job(start.sync_id, begin, start.sentence, divergence, before)
+            self._changed.notify_all()
+        context.events.emit("resync-started", start.sentence)
+
+    def serve(
+        self, connection: Connection, session: TargetSession, hello: Hello, rest: list[Frame]
+    ) -> None:
+        """Run one sync channel to its end. Raises EverupError when it breaks off."""
+        del session
+        job = self._wait_for(hello.sync_id)
+        channel = SyncChannel(connection, rest)
+        assert self._receiver is not None
+        run = _Run(self._context, self._receiver, job, channel, self._removals_allowed)
+        try:
+            run.run(lambda: self._job is job)
+        except OSError as problem:
+            error = EverupError(
+                f"the copy cannot be written: {problem.strerror} {problem.filename or ''}",
+                remedy="free space or repair the disk; the sync begins again by itself",
+                code="sync-no-space" if problem.errno == 28 else "sync-disk-error",
+            )
+            self._fail(channel, error)
+            raise error from problem
+        except EverupError as problem:
+            self._fail(channel, problem)
+            raise
+        finally:
+            run.close()
+        if job.state == "done":
+            self._removals_allowed = False
+
+    def _fail(self, channel: SyncChannel, error: EverupError) -> None:
+        if not isinstance(error, NotConnected):
+            channel.stop(error)
+            self._context.events.emit("resync-failed", error.sentence, code=error.code)
+
+    def _wait_for(self, sync_id: str) -> Job:
+        """The stream's START and this channel travel apart; either may be first."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._job is not None and self._job.sync_id == sync_id, JOB_WAIT_SECONDS
+            )
+            if self._job is None or self._job.sync_id != sync_id:
+                raise Refused("this sync was not announced", code="unknown-sync")
+            return self._job
+
+    def status(self) -> dict[str, Any]:
+        job = self._job
+        if job is None:
+            return {"state": "none", "sentence": ""}
+        elapsed = max(time.monotonic() - job.started, 0.001)
+        rate = int(job.done_bytes / elapsed)
+        left = max(0, job.total_bytes - job.done_bytes)
+        return {
+            "state": job.state,
+            "done_bytes": min(job.done_bytes, job.total_bytes),
+            "total_bytes": job.total_bytes,
+            "rate_bytes_per_s": rate,
+            "left_ms": left * 1000 // rate if rate and job.state == "copying" else 0,
+            "sentence": job.sentence,
+        }
+
+
+class _Run:
+    """One sync channel being served."""
+
+    def __init__(
+        self,
+        context: Context,
+        receiver: Receiver,
+        job: Job,
+        channel: SyncChannel,
+        removals_allowed: bool,
+    ) -> None:
+        self._context = context
+        self._receiver = receiver
+        self._job = job
+        self._channel = channel
+        self._removals_allowed = removals_allowed
+        self._trees: dict[int, TreeCopy] = {}
+        self._files: dict[int, FileCopy] = {}
+        self._hashing: list[int] = []
+        self._objects_before = 0
+        self._proof = ProofTarget(channel, lambda: receiver.target.applier)
+
+    def run(self, wanted: Any) -> None:
+        while not self._receiver.stopped and wanted():
+            if self._job.state == "done":
+                return
+            busy = bool(self._hashing) and not self._channel.clogged
+            for message in self._channel.poll(0 if busy else 200):
+                self._take(message)
+            if busy and self._hashing:
+                self._hash_next()
+            self._proof.step()
+        raise NotConnected("this sync is over")
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        for copy in self._trees.values():
+            copy.tree.close()
+        self._proof.close()
+
+    def _take(self, message: AnySync | BlocksFrame) -> None:
+        if isinstance(message, BlocksFrame):
+            self._file(message.handle).write(message.offset, message.data)
+        elif isinstance(message, Listing):
+            self._listing(message)
+        elif isinstance(message, Hole):
+            self._file(message.handle).punch(message.offset, message.length)
+        elif isinstance(message, FileEnd):
+            self._end_file(message)
+        elif isinstance(message, Begin):
+            self._begin(message)
+        elif isinstance(message, CopyEnd):
+            self._end_copy(message)
+        elif isinstance(message, Hold):
+            self._job.state = "proving"
+            self._proof.hold(message.held)
+        elif isinstance(message, Prove):
+            self._proof.prove(message.items)
+        elif isinstance(message, ProofEnd):
+            self._end(message)
+        else:
+            raise ProtocolError("a message of the target came from the source", code="sync-order")
+
+    def _begin(self, begin: Begin) -> None:
+        self._job.total_bytes = begin.total_bytes
+        self._job.state = "copying"
+        held = self._context.held_trees()
+        for tree_id in begin.trees:
+            # A tree that was here once and has no marker now is an unmounted disk, not a new tree.
+            tree = self._context.open_lower(tree_id, adopt=tree_id not in held)
+            self._trees[tree_id] = TreeCopy(tree, self._job.divergence.keep)
+            self._objects_before += measure(tree)[0]
+
+    def _listing(self, listing: Listing) -> None:
+        copy = self._trees.get(listing.tree)
+        if copy is None:
+            raise ProtocolError(f"tree {listing.tree} was not announced", code="sync-order")
+        files = copy.listing(listing)
+        for entry, file in files:
+            self._files[entry.handle] = file
+            self._hashing.append(entry.handle)
+        self._job.done_bytes += sum(len(e.content) for e in listing.entries if e.content)
+
+    def _hash_next(self) -> None:
+        handle = self._hashing[0]
+        file = self._files[handle]
+        first, hashes, last = file.next_part()
+        if last:
+            self._hashing.pop(0)
+        self._channel.send(Have(handle, first, hashes, last))
+
+    def _file(self, handle: int) -> FileCopy:
+        file = self._files.get(handle)
+        if file is None:
+            raise ProtocolError(f"file {handle} is not open", code="sync-order")
+        return file
+
+    def _end_file(self, message: FileEnd) -> None:
+        file = self._file(message.handle)
+        if message.vanished:
+            file.close()
+        else:
+            file.end(message.size, message.mtime_ns)
+        del self._files[message.handle]
+        self._job.done_bytes += message.size
+
+    def _end_copy(self, message: CopyEnd) -> None:
+        self._guard_against_emptiness()
+        self._context.add_held_trees(self._trees)
+        removed = sum(copy.finish() for copy in self._trees.values())
+        kept = self._job.divergence.finish()
+        if kept:
+            path = self._job.divergence.path
+            self._context.events.emit(
+                "divergence",
+                f"{kept} objects that only this server had were kept in {path}",
+                path=str(path),
+                objects=kept,
+            )
+        self._job.state = "replaying"
+        self._receiver.target.end_copy(message.begin.position(), message.until.position())
+        self._channel.send(CopyEnded(removed))
+
+    def _guard_against_emptiness(self) -> None:
+        removing = sum(copy.count_aside() for copy in self._trees.values())
+        if removing <= GUARDED_OBJECTS or self._removals_allowed:
+            return
+        if removing * 100 > self._objects_before * GUARDED_PERCENT:
+            raise Refused(
+                f"the sync would remove {removing} of {self._objects_before} objects here",
+                remedy="check the active server's data; if this is right: "
+                "everup sync --allow-removals",
+                code="mass-delete",
+            )
+
+    def _end(self, message: ProofEnd) -> None:
+        self._job.state = "done"
+        self._job.done_bytes = self._job.total_bytes
+        value = {
+            "position": message.position.position().to_json(),
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "objects": message.objects,
+            "bytes": message.proven_bytes,
+        }
+        save_json(self._context.proven_path, value, operation="save-proven")
+        self._context.events.emit("resync-finished", "the trees are proven equal", **value)

@@ -1,0 +1,240 @@
+"""The passive side: what it has received, what it has applied, and who may still send.
+
+What enters: checked Hellos and batches from `receiving`, verbs from the agent. What leaves: durable
+positions. Everything that decides what is acknowledged happens under `lock`, also the promise of
+an epoch (`seal`): what was acknowledged before it counts, nothing after it does.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from everup.errors import EverupError, Refused
+from everup.journal.history import add_epoch
+from everup.journal.reader import Cursor
+from everup.model.position import Position
+from everup.replicate.applier import Applier
+from everup.replicate.apply import TreeSet
+from everup.replicate.context import Context
+from everup.replicate.queues import QueueMeter
+from everup.replicate.receivelog import Checked, ReceiveLog
+from everup.replicate.seal import Seal
+from everup.replicate.treestate import (
+    AT,
+    SYNCING,
+    TreeState,
+    load_tree_state,
+    save_tree_state,
+)
+from everup.wire.frames import BatchFrame
+from everup.wire.session import check_epoch
+
+
+class Target:
+    """One per process while it is passive. `on_progress` wakes whoever sends acknowledgements."""
+
+    def __init__(self, context: Context, seal: Seal, on_progress: Callable[[], None]) -> None:
+        self._context = context
+        self._on_progress = on_progress
+        self.seal_promise = seal
+        self.lock = threading.RLock()
+        self.log = ReceiveLog(context.places.receive, context.door)
+        self.applier: Applier | None = None
+        self.state = load_tree_state(context.places.tree)
+        self.receive_error: EverupError | None = None
+        self.in_sync = False
+        self.source = ""
+        self._stream: object | None = None
+        self.waiting = QueueMeter()
+
+    def start(self) -> None:
+        """Go on where the last process stopped. Raises OSError when the log cannot be read."""
+        with self.lock:
+            self.log.open()
+            self._begin(self.state)
+
+    def stop(self) -> None:
+        with self.lock:
+            self._stream = None
+            self._stop_applier()
+            self.log.close()
+
+    def _begin(self, state: TreeState) -> None:
+        if state.state == AT and state.position is not None:
+            if not self._log_goes_on(state.position):
+                return
+            self._apply_from(state.position, None)
+        elif state.state == SYNCING and state.begin is not None and state.until is not None:
+            # The copy itself was complete; without its log it has to be made again.
+            if self.log.end is None or not self.log.holds(state.begin):
+                return
+            self._apply_from(state.begin, state.until)
+
+    def _log_goes_on(self, position: Position) -> bool:
+        if self.log.end is not None and self.log.holds(position):
+            return True
+        if not journal_holds(self._context, position):
+            # The trees may be ahead of `position` by what only the lost log could tell.
+            return False
+        self.log.reset(position)
+        return True
+
+    def _apply_from(self, begin: Position, until: Position | None) -> None:
+        context = self._context
+        trees = TreeSet(context.open_operations)
+        self.applier = Applier(
+            self.log, trees, context.places.tree, self._on_progress, context.door
+        )
+        self.applier.start(begin, until)
+
+    def _stop_applier(self) -> None:
+        if self.applier is not None:
+            self.applier.stop()
+            self.applier = None
+
+    # the stream
+
+    @property
+    def position(self) -> Position | None:
+        """Where a source may go on by streaming; None when only a comparison helps."""
+        return self.log.durable if self.applier is not None else None
+
+    @property
+    def tree_state(self) -> str:
+        if self.applier is not None:
+            return AT
+        return load_tree_state(self._context.places.tree).state
+
+    def take_over_stream(self, stream: object, epoch: int, source: str) -> None:
+        """From now on only `stream` may deliver. Raises Refused for an older epoch."""
+        with self.lock:
+            check_epoch(epoch, self.seal_promise.epoch, source)
+            self.seal_promise.promise(epoch)
+            self._stream = stream
+            self.source = source
+            self.in_sync = False
+
+    def is_current(self, stream: object) -> bool:
+        return self._stream is stream
+
+    def leave_stream(self, stream: object) -> None:
+        with self.lock:
+            if self._stream is stream:
+                self._stream = None
+                self.in_sync = False
+
+    def begin_sync(self, stream: object, begin: Position) -> None:
+        """The trees are about to be changed out of order: say so durably, then start a new log."""
+        with self.lock:
+            self._require_current(stream)
+            self._stop_applier()
+            self._save(TreeState(SYNCING, begin=begin))
+            self.log.reset(begin)
+
+    def end_copy(self, begin: Position, until: Position) -> None:
+        """The copy is complete: what was received since `begin` makes it consistent at `until`."""
+        with self.lock:
+            self._save(TreeState(SYNCING, begin=begin, until=until))
+            self._apply_from(begin, until)
+
+    def _save(self, state: TreeState) -> None:
+        save_tree_state(self._context.places.tree, state, self._context.door)
+        self.state = state
+
+    def _require_current(self, stream: object) -> None:
+        if self._stream is not stream:
+            raise Refused("another connection of the source has taken over", code="replaced")
+
+    def receive(self, stream: object, epoch: int, batches: list[BatchFrame]) -> Position:
+        """Append a group of batches and make them durable; only the result may be acknowledged.
+
+        Raises Refused (sealed, replaced), Corrupt (does not follow), or OSError; then none of the
+        group counts and it may be given again.
+        """
+        with self.lock:
+            self._require_current(stream)
+            check_epoch(epoch, self.seal_promise.epoch, self.source)
+            before = self.log.end
+            try:
+                epochs = self._append(batches)
+                durable = self.log.sync()
+            except OSError:
+                self.log.rewind()
+                raise
+            for checked in epochs:
+                assert checked.epoch is not None
+                add_epoch(self._context.places.history, checked.epoch)
+            assert before is not None
+            count = sum(len(frame.data) for frame in batches)
+            operations = durable.sequence - before.sequence
+            self.waiting.add(durable.sequence, operations, count, time.monotonic_ns())
+        if self.applier is not None:
+            self.applier.wake()
+        return durable
+
+    def _append(self, batches: list[BatchFrame]) -> list[Checked]:
+        epochs = []
+        log = self.log
+        for frame in batches:
+            assert log.end is not None
+            checked = Checked(frame.data, frame.end_bytes, log.end)
+            check_epoch(checked.end.epoch, self.seal_promise.epoch, self.source)
+            log.append(frame.data, checked.end)
+            if checked.epoch is not None:
+                epochs.append(checked)
+        return epochs
+
+    # verbs
+
+    def seal(self, epoch: int) -> Position | None:
+        """Promise `epoch`; the position is final, older sources are refused from here on."""
+        with self.lock:
+            self.seal_promise.promise(epoch)
+            self._stream = None
+            self.in_sync = False
+            return self.log.durable if self.applier is not None else None
+
+    def drain(self, deadline_ms: int) -> Position:
+        """Apply everything received and make the trees durable there."""
+        applier = self.applier
+        started = time.monotonic()
+        if applier is None:
+            raise Refused(
+                f"the trees of this server are at no position ({self.tree_state})",
+                remedy="everup status shows the sync; --force promotes with what is there",
+                code="tree-inconsistent",
+            )
+        position = applier.drain(deadline_ms)
+        left = deadline_ms - int((time.monotonic() - started) * 1000)
+        while position != self.log.durable:
+            position = applier.drain(max(left, 1))
+        if not applier.consistent:
+            raise Refused("the copy on this server is not complete", code="tree-inconsistent")
+        return position
+
+    @property
+    def error(self) -> EverupError | None:
+        """What keeps this server from having everything, if anything does."""
+        if self.receive_error is not None:
+            return self.receive_error
+        return self.applier.error if self.applier is not None else None
+
+    @property
+    def consistent(self) -> bool:
+        return self.applier is not None and self.applier.consistent
+
+    def queue(self) -> dict[str, int]:
+        """Received and not yet applied."""
+        applier = self.applier
+        if applier is None or applier.applied is None:
+            return QueueMeter().measure(0, 0)
+        return self.waiting.measure(applier.applied.sequence, time.monotonic_ns())
+
+
+def journal_holds(context: Context, position: Position) -> bool:
+    """Whether this server's own journal has a batch that ends at exactly this position."""
+    try:
+        Cursor(context.places.journal, position).close()
+    except (EverupError, OSError):
+        return False
+    return True

@@ -1,0 +1,325 @@
+"""The target's side of a copy: make directories and their entries like the source's.
+
+What enters: listings and blocks of the source. What leaves: a changed tree and, for files whose
+content may differ, hashes of what is here. Nothing is deleted before the copy is complete: what is
+not on the source, or stands in the way, is moved aside into the orphan directory and used again
+when its id turns up elsewhere. Called by `synctarget`; one per tree.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISREG
+
+from everup.errors import ProtocolError
+from everup.journal.operation import Create
+from everup.model.ids import NO_OBJECT, OBJECT_ID_XATTR, ORPHANS_NAME
+from everup.replicate.blocks import read_range, write_all
+from everup.replicate.filecopy import FileCopy
+from everup.replicate.lower import (
+    NO_ID,
+    LowerTree,
+    give_id,
+    id_of_name,
+    remove_all,
+    visible_xattrs,
+)
+from everup.replicate.names import create_object, settle_new
+from everup.replicate.objects import DISPLACED_SUFFIX, displaced_name
+from everup.system.kernelcalls import HandleCalls
+from everup.system.objectid import encode_id
+from everup.system.treecalls import door, open_beneath
+from everup.wire.syncmessages import Attributes, Entry, Listing
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+BeforeChange = Callable[[int, bytes, bytes, int], None]
+"""(tree, object id, path, O_PATH descriptor): called before the first change of an object."""
+
+
+@dataclass
+class _Here:
+    """The directory that is being made right now."""
+
+    descriptor: int
+    path: bytes
+    names: set[bytes]
+
+
+class TreeCopy:
+    """Raises OSError, and ProtocolError for a listing of a directory that was never placed."""
+
+    def __init__(self, tree: LowerTree, before_change: BeforeChange) -> None:
+        self.tree = tree
+        self._before_change = before_change
+        self._handles = HandleCalls()
+        self._directories: dict[bytes, bytes] = {tree.root_id: b""}
+        self._directory_times: dict[bytes, int] = {}
+        self._links: dict[bytes, bytes] = {}
+        self._aside: dict[bytes, bytes] = {}
+        self._kept_aside: set[bytes] = set()
+        self._nameless = 0
+        self._partial: dict[bytes, set[bytes]] = {}
+        self.changed_objects = 0
+        self._collect_old_orphans()
+
+    def _collect_old_orphans(self) -> None:
+        """What an unfinished copy left aside may be used again."""
+        for text in os.listdir(self.tree.orphans):
+            name = os.fsencode(text)
+            object_id = id_of_name(self.tree.orphans, name)
+            if object_id and object_id not in self._aside:
+                self._aside[object_id] = name
+            else:
+                remove_all(self.tree.orphans, name)
+
+    # listings
+
+    def listing(self, listing: Listing) -> list[tuple[Entry, FileCopy]]:
+        """Make a directory (or a part of it) so; returns the files whose content must follow."""
+        if listing.aside:
+            here = _Here(os.dup(self.tree.orphans), ORPHANS_NAME, set())
+        else:
+            here = self._open_directory(listing)
+        try:
+            here.names |= {entry.name for entry in listing.entries}
+            for entry in listing.entries:
+                self._free_name(here, entry)
+            if listing.last and not listing.aside:
+                self._displace_extras(here)
+            made = [(entry, self._make(here, entry)) for entry in listing.entries]
+        finally:
+            os.close(here.descriptor)
+        return [(entry, copy) for entry, copy in made if copy is not None]
+
+    def _open_directory(self, listing: Listing) -> _Here:
+        object_id = listing.object_id
+        path = self._directories.get(object_id)
+        if path is None:
+            raise ProtocolError("a directory is listed that was never placed", code="sync-order")
+        descriptor = open_beneath(self.tree.root, path, _DIRECTORY)
+        names = self._partial.pop(object_id, set())
+        if not listing.last:
+            self._partial[object_id] = names
+        self._settle(descriptor, object_id, path, listing.attributes)
+        self._directory_times[object_id] = listing.attributes.mtime_ns
+        return _Here(descriptor, path, names)
+
+    def _free_name(self, here: _Here, entry: Entry) -> None:
+        """Move away what has this name and is another object, so that it can be used elsewhere."""
+        present = id_of_name(here.descriptor, entry.name)
+        if present is None or present == entry.object_id:
+            return
+        if present == NO_ID and self._adoptable(here, entry):
+            return
+        self._displace(here, entry.name, present)
+
+    def _adoptable(self, here: _Here, entry: Entry) -> bool:
+        """An object that was put here by other means (a copy of the data beforehand)."""
+        status = os.stat(entry.name, dir_fd=here.descriptor, follow_symlinks=False)
+        if S_IFMT(status.st_mode) != S_IFMT(entry.attributes.mode):
+            return False
+        if entry.object_id in self._aside or entry.object_id in self._links:
+            return False
+        return S_ISDIR(status.st_mode) or (S_ISREG(status.st_mode) and status.st_nlink == 1)
+
+    def _displace_extras(self, here: _Here) -> None:
+        for text in os.listdir(here.descriptor):
+            name = os.fsencode(text)
+            if name in here.names or (not here.path and name == ORPHANS_NAME):
+                continue
+            present = id_of_name(here.descriptor, name)
+            if present is not None:
+                self._displace(here, name, present)
+
+    def _displace(self, here: _Here, name: bytes, object_id: bytes) -> None:
+        path = join(here.path, name)
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=here.descriptor)
+        try:
+            self._before_change(self.tree.tree_id, object_id, path, descriptor)
+        finally:
+            os.close(descriptor)
+        if object_id == NO_ID or object_id in self._aside:
+            self._nameless += 1
+            aside = b"x%d%s" % (self._nameless, DISPLACED_SUFFIX)
+        else:
+            aside = self._aside[object_id] = displaced_name(object_id)
+        remove_all(self.tree.orphans, aside)
+        os.rename(name, aside, src_dir_fd=here.descriptor, dst_dir_fd=self.tree.orphans)
+
+    # entries
+
+    def _make(self, here: _Here, entry: Entry) -> FileCopy | None:
+        object_id = entry.object_id
+        first = self._links.get(object_id)
+        present = id_of_name(here.descriptor, entry.name)
+        if first is not None:
+            self._link(here, entry, first, present)
+            return None
+        if here.path == ORPHANS_NAME:
+            self._kept_aside.add(entry.name)
+        aside = self._aside.pop(object_id, None)
+        if present is None and aside is not None:
+            os.rename(aside, entry.name, src_dir_fd=self.tree.orphans, dst_dir_fd=here.descriptor)
+            present = object_id
+        descriptor = self._open_or_create(here, entry, present)
+        try:
+            return self._fill(here, entry, descriptor, created=present is None)
+        finally:
+            os.close(descriptor)
+
+    def _link(self, here: _Here, entry: Entry, first: bytes, present: bytes | None) -> None:
+        """A further name of an object that was placed before."""
+        placed = open_beneath(self.tree.root, first, os.O_PATH)
+        try:
+            if present is not None:
+                status = os.stat(entry.name, dir_fd=here.descriptor, follow_symlinks=False)
+                if status.st_ino == os.fstat(placed).st_ino:
+                    return
+                self._displace(here, entry.name, NO_ID)
+            os.link(door(placed), entry.name, dst_dir_fd=here.descriptor, follow_symlinks=True)
+        finally:
+            os.close(placed)
+
+    def _open_or_create(self, here: _Here, entry: Entry, present: bytes | None) -> int:
+        if present is not None:
+            descriptor = os.open(
+                entry.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here.descriptor
+            )
+            if self._same_kind(descriptor, entry):
+                return descriptor
+            os.close(descriptor)
+            self._displace(here, entry.name, NO_ID)
+        self.changed_objects += 1
+        attributes = entry.attributes
+        create = Create(
+            NO_OBJECT,
+            attributes.mode,
+            attributes.uid,
+            attributes.gid,
+            attributes.device,
+            entry.name,
+            b"",
+        )
+        target = entry.content or b""
+        return create_object(here.descriptor, entry.name, create, target)
+
+    @staticmethod
+    def _same_kind(descriptor: int, entry: Entry) -> bool:
+        status = os.fstat(descriptor)
+        kind = S_IFMT(status.st_mode)
+        if kind != S_IFMT(entry.attributes.mode) or status.st_rdev != entry.attributes.device:
+            return False
+        return kind != S_IFLNK or os.readlink(b"", dir_fd=descriptor) == entry.content
+
+    def _fill(
+        self, here: _Here, entry: Entry, descriptor: int, *, created: bool
+    ) -> FileCopy | None:
+        path = join(here.path, entry.name)
+        self._give_id(descriptor, entry.object_id)
+        self._settle(descriptor, entry.object_id, path, entry.attributes)
+        kind = S_IFMT(entry.attributes.mode)
+        if kind == S_IFDIR:
+            self._directories[entry.object_id] = path
+            self._directory_times[entry.object_id] = entry.attributes.mtime_ns
+            return None
+        if entry.links > 1:
+            self._links[entry.object_id] = path
+        if kind == S_IFREG:
+            return self._fill_file(entry, descriptor, path, created=created)
+        os.utime(door(descriptor), ns=(entry.attributes.mtime_ns,) * 2)
+        return None
+
+    def _fill_file(
+        self, entry: Entry, descriptor: int, path: bytes, *, created: bool
+    ) -> FileCopy | None:
+        file = os.open(door(descriptor), os.O_RDWR | os.O_NOATIME | os.O_CLOEXEC)
+
+        def changing() -> None:
+            self.changed_objects += 1
+            if not created:
+                self._before_change(self.tree.tree_id, entry.object_id, path, file)
+
+        if entry.content is None:
+            return FileCopy(file, changing)
+        try:
+            size = os.fstat(file).st_size
+            if size != entry.size or read_range(file, 0, size) != entry.content:
+                changing()
+                os.ftruncate(file, 0)
+                write_all(file, entry.content, 0)
+            os.utime(file, ns=(entry.attributes.mtime_ns,) * 2)
+        finally:
+            os.close(file)
+        return None
+
+    def _give_id(self, descriptor: int, object_id: bytes) -> None:
+        wanted = encode_id(object_id, self._handles.of(descriptor))
+        try:
+            if os.getxattr(door(descriptor), OBJECT_ID_XATTR) == wanted:
+                return
+        except OSError:
+            pass
+        give_id(descriptor, object_id, self._handles)
+
+    def _settle(self, descriptor: int, object_id: bytes, path: bytes, wanted: Attributes) -> None:
+        """Owner, mode and extended attributes, exactly; times come last."""
+        status = os.fstat(descriptor)
+        present = visible_xattrs(descriptor)
+        same = (status.st_mode, status.st_uid, status.st_gid) == (
+            wanted.mode,
+            wanted.uid,
+            wanted.gid,
+        )
+        if same and present == wanted.xattrs:
+            return
+        self._before_change(self.tree.tree_id, object_id, path, descriptor)
+        door_path = door(descriptor)
+        for name in present.keys() - wanted.xattrs.keys():
+            os.removexattr(door_path, name)
+        settle_new(descriptor, wanted.mode, wanted.uid, wanted.gid)
+        for name, value in wanted.xattrs.items():
+            if present.get(name) != value or not same:
+                os.setxattr(door_path, name, value)
+
+    # the end
+
+    def count_aside(self) -> int:
+        """Objects that are about to be removed."""
+        return sum(1 + _count_below(self.tree.orphans, name) for name in self._names_to_remove())
+
+    def _names_to_remove(self) -> list[bytes]:
+        names = map(os.fsencode, os.listdir(self.tree.orphans))
+        return [name for name in names if name not in self._kept_aside]
+
+    def finish(self) -> int:
+        """Remove what the source does not have, set the times of directories; durable after."""
+        names = self._names_to_remove()
+        for name in names:
+            remove_all(self.tree.orphans, name)
+        for object_id, mtime_ns in self._directory_times.items():
+            path = self._directories[object_id]
+            directory = open_beneath(self.tree.root, path, os.O_PATH)
+            try:
+                os.utime(door(directory), ns=(mtime_ns, mtime_ns))
+            finally:
+                os.close(directory)
+        self.tree.sync()
+        return len(names)
+
+
+def join(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
+
+
+def _count_below(directory: int, name: bytes) -> int:
+    """Objects below an entry, the entry itself not counted."""
+    try:
+        inner = os.open(name, _DIRECTORY, dir_fd=directory)
+    except OSError:
+        return 0
+    try:
+        names = [os.fsencode(text) for text in os.listdir(inner)]
+        return len(names) + sum(_count_below(inner, inner_name) for inner_name in names)
+    finally:
+        os.close(inner)

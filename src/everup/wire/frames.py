@@ -1,0 +1,229 @@
+"""Frames between two replicators: bytes to frames and back (pure).
+
+What enters: the payload of a frame and its kind. What leaves: bytes for the connection, and back.
+A frame that is too long, of an unknown kind or damaged raises ProtocolError: that costs the
+connection, never data. Called by `session` and `transport`. Format: docs/protocol/replication.md.
+"""
+
+from enum import IntEnum
+from struct import Struct
+from typing import NamedTuple
+
+import zstandard
+from crc32c import crc32c
+
+from everup.errors import ProtocolError
+from everup.limits import BATCH_BYTES_MAX, FRAME_BYTES_MAX
+
+HEADER = Struct("<BBHII")
+HEADER_BYTES = HEADER.size
+MESSAGE_BYTES_MAX = 1 << 20
+"""Largest frame of every kind but BATCH and BLOCKS."""
+
+ENCODING_RAW = 0
+ENCODING_ZSTD = 1
+COMPRESSION_LEVEL = 1
+COMPRESSED_FROM_BYTES = 256
+"""Shorter bodies are not worth the call."""
+PAYS_ABOVE = 1.05
+"""Compressed only when raw / compressed is at least this."""
+
+_BATCH = Struct("<BBHII")
+
+
+class Kind(IntEnum):
+    """Kinds of frames; a number is never used again for something else."""
+
+    HELLO = 1
+    WELCOME = 2
+    REFUSE = 3
+    START = 4
+    BATCH = 5
+    ACKNOWLEDGE = 6
+    IDLE = 7
+    STATE = 8
+    SYNC = 20
+    BLOCKS = 21
+
+
+BULKY = frozenset((Kind.BATCH, Kind.BLOCKS))
+_KINDS = {int(kind): kind for kind in Kind}
+
+
+class Frame(NamedTuple):
+    kind: Kind
+    payload: bytes
+
+
+class BatchFrame(NamedTuple):
+    """One whole batch as it stands in the journal, and the length of its last record (BATCH)."""
+
+    data: bytes
+    end_bytes: int
+
+
+def encode(kind: Kind, *parts: bytes | memoryview) -> list[bytes | memoryview]:
+    """Pieces of one frame, to be sent in this order; `parts` are not copied."""
+    length = 0
+    check = 0
+    for part in parts:
+        length += len(part)
+        check = crc32c(part, check)
+    _check_length(kind, length)
+    return [HEADER.pack(kind, 0, 0, length, check), *parts]
+
+
+def _check_length(kind: Kind, length: int) -> None:
+    if length > (FRAME_BYTES_MAX if kind in BULKY else MESSAGE_BYTES_MAX):
+        raise ProtocolError(
+            f"a {kind.name} frame of {length} bytes is longer than allowed", code="frame-length"
+        )
+
+
+class FrameDecoder:
+    """Cuts a byte stream into frames; holds at most one unfinished frame."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._need = HEADER_BYTES
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self._buffer)
+
+    def feed(self, data: bytes | memoryview) -> list[Frame]:
+        """Every frame that is whole now. Raises ProtocolError; the decoder is then useless."""
+        self._buffer += data
+        frames: list[Frame] = []
+        offset = 0
+        buffer = self._buffer
+        while len(buffer) - offset >= self._need:
+            kind_code, flags, zero, length, check = HEADER.unpack_from(buffer, offset)
+            kind = _known(kind_code, flags, zero)
+            _check_length(kind, length)
+            end = offset + HEADER_BYTES + length
+            if len(buffer) < end:
+                self._need = HEADER_BYTES + length
+                break
+            self._need = HEADER_BYTES
+            with memoryview(buffer) as view:
+                payload = bytes(view[offset + HEADER_BYTES : end])
+            if crc32c(payload) != check:
+                raise ProtocolError(f"a {kind.name} frame is damaged", code="frame-check")
+            frames.append(Frame(kind, payload))
+            offset = end
+        if offset:
+            del buffer[:offset]
+        return frames
+
+
+def _known(kind_code: int, flags: int, zero: int) -> Kind:
+    kind = _KINDS.get(kind_code)
+    if kind is None or flags or zero:
+        raise ProtocolError(
+            f"a frame of the unknown kind {kind_code} (flags {flags})", code="frame-kind"
+        )
+    return kind
+
+
+class Packer:
+    """Compresses bodies when it pays; keeps the compressor between calls. One thread at a time.
+
+    After bodies that did not pay it skips the attempt for a while (up to 16 bodies), since random
+    or already compressed data tends to come in runs.
+    """
+
+    def __init__(self, level: int = COMPRESSION_LEVEL) -> None:
+        self._compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
+        self._skip = 0
+        self._skip_next = 1
+
+    def pack(self, data: bytes | memoryview) -> tuple[int, bytes | memoryview]:
+        """(encoding, body)."""
+        if len(data) < COMPRESSED_FROM_BYTES:
+            return ENCODING_RAW, data
+        if self._skip:
+            self._skip -= 1
+            return ENCODING_RAW, data
+        packed = self._compressor.compress(data)
+        if len(packed) * PAYS_ABOVE <= len(data):
+            self._skip_next = 1
+            return ENCODING_ZSTD, packed
+        self._skip = self._skip_next
+        self._skip_next = min(16, self._skip_next * 2)
+        return ENCODING_RAW, data
+
+
+class Unpacker:
+    """Undoes `Packer`. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+
+    def unpack(self, encoding: int, body: memoryview, length: int) -> bytes:
+        """The raw bytes, exactly `length` of them. Raises ProtocolError."""
+        if encoding == ENCODING_RAW:
+            raw = bytes(body)
+        elif encoding == ENCODING_ZSTD:
+            try:
+                parameters = zstandard.get_frame_parameters(body)
+                if parameters.content_size != length:
+                    raise ProtocolError("a compressed body has a wrong size", code="frame-body")
+                raw = self._decompressor.decompress(body, max_output_size=length)
+            except zstandard.ZstdError as problem:
+                raise ProtocolError(
+                    f"a compressed body is not readable: {problem}", code="frame-body"
+                ) from problem
+        else:
+            raise ProtocolError(f"unknown encoding {encoding}", code="frame-encoding")
+        if len(raw) != length:
+            raise ProtocolError("a body has a wrong size", code="frame-body")
+        return raw
+
+
+def encode_batch(
+    data: bytes | memoryview, end_bytes: int, packer: Packer
+) -> list[bytes | memoryview]:
+    """BATCH frame for the bytes of one batch whose BATCH record is `end_bytes` long."""
+    encoding, body = packer.pack(data)
+    return encode(Kind.BATCH, _BATCH.pack(encoding, 0, 0, len(data), end_bytes), body)
+
+
+def decode_batch(payload: bytes, unpacker: Unpacker) -> BatchFrame:
+    """Raises ProtocolError."""
+    if len(payload) < _BATCH.size:
+        raise ProtocolError("a BATCH frame is too short", code="frame-body")
+    encoding, _, _, length, end_bytes = _BATCH.unpack_from(payload)
+    if not 0 < end_bytes <= length <= BATCH_BYTES_MAX:
+        raise ProtocolError("a BATCH frame has impossible lengths", code="frame-body")
+    data = unpacker.unpack(encoding, memoryview(payload)[_BATCH.size :], length)
+    return BatchFrame(data, end_bytes)
+
+
+_BLOCKS = Struct("<QQIBBHI")
+
+
+class BlocksFrame(NamedTuple):
+    """Bytes of a file on their way to the peer during a sync; the handle names the file."""
+
+    handle: int
+    offset: int
+    data: bytes
+
+
+def encode_blocks(
+    handle: int, offset: int, data: bytes | memoryview, packer: Packer
+) -> list[bytes | memoryview]:
+    encoding, body = packer.pack(data)
+    return encode(Kind.BLOCKS, _BLOCKS.pack(handle, offset, len(data), encoding, 0, 0, 0), body)
+
+
+def decode_blocks(payload: bytes, unpacker: Unpacker) -> BlocksFrame:
+    """Raises ProtocolError."""
+    if len(payload) < _BLOCKS.size:
+        raise ProtocolError("a BLOCKS frame is too short", code="frame-body")
+    handle, offset, length, encoding, _, _, _ = _BLOCKS.unpack_from(payload)
+    if length > BATCH_BYTES_MAX:
+        raise ProtocolError("a BLOCKS frame has an impossible length", code="frame-body")
+    data = unpacker.unpack(encoding, memoryview(payload)[_BLOCKS.size :], length)
+    return BlocksFrame(handle, offset, data)

@@ -1,0 +1,157 @@
+"""Control messages between two replicators, typed (pure).
+
+What enters: msgpack bytes of a frame. What leaves: a checked struct, and back. Every field is
+validated and bounded; a message that does not fit raises ProtocolError. Called by `session` and
+by the sync of `replicate`. Format: docs/protocol/replication.md.
+"""
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from everup.errors import ProtocolError
+from everup.model.position import CHECKSUM_BYTES, Position
+
+PROTOCOL_VERSIONS = (1,)
+"""Versions that this code speaks, best first."""
+
+CHANNEL_STREAM = "stream"
+CHANNEL_SYNC = "sync"
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Checksum = Annotated[bytes, msgspec.Meta(min_length=CHECKSUM_BYTES, max_length=CHECKSUM_BYTES)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Sentence = Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """Base: unknown fields are ignored, so that a newer peer may add some."""
+
+
+class WirePosition(msgspec.Struct, frozen=True, array_like=True):
+    """A position as it travels."""
+
+    epoch: Number
+    sequence: Number
+    checksum: Checksum
+
+    @classmethod
+    def of(cls, position: Position) -> "WirePosition":
+        return cls(position.epoch, position.sequence, position.checksum)
+
+    def position(self) -> Position:
+        return Position(self.epoch, self.sequence, self.checksum)
+
+
+def wire_or_none(position: Position | None) -> WirePosition | None:
+    return None if position is None else WirePosition.of(position)
+
+
+class PastEpoch(msgspec.Struct, frozen=True, array_like=True):
+    """One line of a server's history: this epoch began at that position."""
+
+    epoch: Number
+    parent: WirePosition
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """First message of the side that dialled (the source)."""
+
+    versions: Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=32)]
+    group_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    server: Name
+    channel: Annotated[str, msgspec.Meta(max_length=16)]
+    epoch: Number
+    """Epoch in which the sender is the source."""
+    history: Annotated[tuple[PastEpoch, ...], msgspec.Meta(max_length=4096)] = ()
+    position: WirePosition | None = None
+    """Last batch end in the sender's journal."""
+    features: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    sync_id: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """On a sync channel: the sync to which it belongs."""
+    trees: Annotated[tuple[Number, ...], msgspec.Meta(max_length=1024)] = ()
+    """Protected trees of the group as the source knows them."""
+
+
+class Welcome(Message, frozen=True, kw_only=True):
+    """Answer to Hello: where the target stands."""
+
+    version: Number
+    server: Name
+    sealed_epoch: Number
+    tree_state: Annotated[str, msgspec.Meta(max_length=16)]
+    """State of the target's tree: at, open, syncing or empty."""
+    position: WirePosition | None = None
+    """Last durably received position from which the target can go on; none needs a resync."""
+    missing_trees: Annotated[tuple[Number, ...], msgspec.Meta(max_length=1024)] = ()
+    """Those of the source's trees that were never copied to the target."""
+    features: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+
+
+class Refuse(Message, frozen=True, kw_only=True):
+    """The connection ends here; nothing has changed."""
+
+    code: Annotated[str, msgspec.Meta(max_length=64)]
+    sentence: Sentence
+    remedy: Sentence = ""
+
+
+class Start(Message, frozen=True, kw_only=True):
+    """The source's decision how the target catches up; batches follow after `position`."""
+
+    catch_up: Annotated[str, msgspec.Meta(max_length=16)]
+    """"stream" or "resync"."""
+    position: WirePosition
+    sentence: Sentence
+    sync_id: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+
+class Acknowledge(msgspec.Struct, frozen=True, array_like=True):
+    """Target to source: everything up to `durable` is on disk, up to `applied` in the tree."""
+
+    durable: WirePosition
+    applied: WirePosition | None
+
+
+class TargetState(Message, frozen=True, kw_only=True):
+    """Target to source, when it changes: what a person should know about the target."""
+
+    consistent: bool
+    """The target's trees are at a position (not in the middle of a sync)."""
+    receive_bytes: Number = 0
+    receive_operations: Number = 0
+    receive_oldest_ms: Number = 0
+    error_code: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    error_sentence: Sentence = ""
+
+
+class SourceState(Message, frozen=True, kw_only=True):
+    """Source to target, when it changes."""
+
+    in_sync: bool
+    """The target has everything and its trees are proven equal."""
+
+
+MessageKind = TypeVar("MessageKind", bound=msgspec.Struct)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders: dict[type, msgspec.msgpack.Decoder[msgspec.Struct]] = {}
+
+
+def pack(message: msgspec.Struct) -> bytes:
+    return _encoder.encode(message)
+
+
+def unpack(payload: bytes, kind: type[MessageKind]) -> MessageKind:
+    """Raises ProtocolError when the bytes are not a `kind`."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    try:
+        value = decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        raise ProtocolError(
+            f"a {kind.__name__} message is not readable: {problem}", code="message"
+        ) from problem
+    assert isinstance(value, kind)
+    return value

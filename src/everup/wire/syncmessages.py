@@ -1,0 +1,199 @@
+"""Messages of the sync channel, typed (pure).
+
+What enters: msgpack bytes of a SYNC frame. What leaves: one checked struct of the union below, and
+back. Called by both sides of a sync in `replicate`. Protocol: docs/protocol/replication.md.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from everup.errors import ProtocolError
+from everup.wire.messages import Number, Sentence, WirePosition
+
+ObjectId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+FileName = Annotated[bytes, msgspec.Meta(min_length=1, max_length=255)]
+Path = Annotated[bytes, msgspec.Meta(max_length=65535)]
+Small = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
+Signed = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+Xattrs = dict[bytes, bytes]
+
+
+class SyncMessage(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of the union."""
+
+
+class Attributes(msgspec.Struct, frozen=True, array_like=True):
+    """What is kept of an object besides names and content."""
+
+    mode: Small
+    uid: Small
+    gid: Small
+    mtime_ns: Signed
+    device: Number
+    xattrs: Xattrs
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One name in a directory. `handle` is 0 when no content follows under a handle."""
+
+    name: FileName
+    object_id: ObjectId
+    attributes: Attributes
+    links: Number
+    size: Number
+    handle: Number
+    content: bytes | None
+    """Whole content of a small file, or the target of a symbolic link."""
+
+
+class Begin(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Source: what is going to come."""
+
+    trees: Annotated[tuple[Small, ...], msgspec.Meta(max_length=1024)]
+    objects: Number
+    total_bytes: Number
+
+
+class Listing(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Source: a directory (or a part of it). `aside`: objects to keep for the replay only."""
+
+    tree: Small
+    path: Path
+    object_id: ObjectId
+    attributes: Attributes
+    entries: list[Entry]
+    last: bool
+    aside: bool
+
+
+class Have(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Target: hashes of what it has of a file, 16 bytes per block from `first_block` on."""
+
+    handle: Number
+    first_block: Number
+    hashes: bytes
+    last: bool
+
+
+class Hole(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Source: this range holds nothing."""
+
+    handle: Number
+    offset: Number
+    length: Number
+
+
+class FileEnd(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Source: everything of this file was sent; `vanished`: it was removed meanwhile."""
+
+    handle: Number
+    size: Number
+    mtime_ns: Signed
+    vanished: bool
+
+
+class CopyEnd(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Source: the copy is complete; with the records since `begin` it is consistent at `until`."""
+
+    begin: WirePosition
+    until: WirePosition
+
+
+class CopyEnded(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Target: the copy is durable, what was too much is removed, the replay runs."""
+
+    removed: Number
+
+
+class Hold(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Source: pause applying, a proof follows; or go on."""
+
+    held: bool
+
+
+class Held(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Target: applying stands here now (none: it is not consistent yet)."""
+
+    position: WirePosition | None
+
+
+class ProofItem(msgspec.Struct, frozen=True, array_like=True):
+    """State of an object at `sequence`: digest of its attributes and names, hashes of blocks."""
+
+    tree: Small
+    path: Path
+    object_id: ObjectId
+    sequence: Number
+    with_time: bool
+    digest: bytes
+    blocks: list[int]
+    hashes: bytes
+
+
+class Prove(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Source: compare these."""
+
+    items: list[ProofItem]
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """Item `number` differs: its digest, or these blocks."""
+
+    number: Number
+    digest: bool
+    blocks: list[int]
+
+
+class Proved(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Target: every item of the last Prove was compared at its sequence; these differ."""
+
+    failures: list[Failure]
+
+
+class ProofEnd(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Source: everything is proven equal at `position` at the latest."""
+
+    position: WirePosition
+    objects: Number
+    proven_bytes: Number
+
+
+class Stopped(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Either side: the sync ends here without success."""
+
+    code: Annotated[str, msgspec.Meta(max_length=64)]
+    sentence: Sentence
+    remedy: Sentence
+
+
+AnySync = (
+    Begin
+    | Listing
+    | Have
+    | Hole
+    | FileEnd
+    | CopyEnd
+    | CopyEnded
+    | Hold
+    | Held
+    | Prove
+    | Proved
+    | ProofEnd
+    | Stopped
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[AnySync] = msgspec.msgpack.Decoder(AnySync)
+
+
+def pack_sync(message: AnySync) -> bytes:
+    return _encoder.encode(message)
+
+
+def unpack_sync(payload: bytes) -> AnySync:
+    """Raises ProtocolError."""
+    try:
+        return _decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        raise ProtocolError(f"a sync message is not readable: {problem}", code="message") from None
