@@ -81,7 +81,7 @@ class Stage:
         """The group, told whom to send mail and webhooks to; returns what `init` said."""
         said = self.group.form()
         first = self.lab.data_servers[0]
-        self.group.wait(first, "active", 60)
+        self.group.wait(first, "unprotected", 60)
         if "services" in self.lab.server_names:
             self.group.tell_people(first)
         return said
