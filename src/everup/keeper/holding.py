@@ -138,6 +138,8 @@ class Holding:
             return
         if reply.promised > lease.epoch and voter != self.desk.server:
             self.heard_promise(reply.promised)
+        if reply.reason == "unknown-voter":
+            self._renew_record(lease, known)
         if not reply.granted or reply.epoch != lease.epoch or reply.kind == "ask":
             return
         lease.acknowledge(voter, reply.sent_ns)
@@ -220,6 +222,16 @@ class Holding:
             return
         record = replace(known.record, version=known.record.version + 1, epoch=lease.epoch)
         self._put(lease, Known(record, known.previous), sole=False)
+
+    def _renew_record(self, lease: Lease, known: Known) -> None:
+        """A voter has lost its memory, or never had one: it votes under a record made after that.
+
+        This lease was won and is renewed without it, so whatever it forgot has not won.
+        """
+        if known.committed and self.proposal is None:
+            old = known.record
+            record = replace(old, version=old.version + 1, epoch=lease.epoch)
+            self._put(lease, Known(record, old))
 
     def _accepted(self, lease: Lease, voter: str, theirs: Known, mine: Known) -> None:
         if theirs.key != lease.proposed or mine.key != lease.proposed or mine.committed:

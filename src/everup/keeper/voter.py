@@ -144,8 +144,7 @@ class Voter:
             return
         mine = state.known
         if mine is None:
-            # Heard from the proposer itself, not as hearsay: nothing can have been forgotten.
-            self.state = replace(state, known=known, votes_from_version=0)
+            self._first(known)
             return
         # What an earlier proposer did not get committed before this epoch was won is void.
         void = not mine.committed and mine.record.epoch < request.epoch
@@ -158,11 +157,19 @@ class Voter:
             return
         mine = self.state.known
         if mine is None:
-            # Listed as a voter, and without a memory: it may have promised something.
-            first = known.record.version + 1 if known.votes(self.server) else 0
-            self.state = replace(self.state, known=known, votes_from_version=first)
+            self._first(known)
         elif known.key > mine.key or (known.key == mine.key and not mine.committed):
             self.state = replace(self.state, known=known)
+
+    def _first(self, known: Known) -> None:
+        """The first record of a voter that remembers nothing.
+
+        Listed as a voter already, it may have promised what it has forgotten: it votes again under
+        a record that is made from now on. The holder makes one when it hears of this.
+        """
+        settled = known.previous or known.record
+        first = known.record.version + 1 if self.server in settled.voters else 0
+        self.state = replace(self.state, known=known, votes_from_version=first)
 
     def adopt(self, known: Known) -> None:
         """Store a record of our own making, or a newer one met while standing."""
