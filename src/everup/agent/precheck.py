@@ -33,10 +33,10 @@ def check_paths(paths: Sequence[str], protected: Sequence[str], places: Places) 
 def _reasons(
     path: str, others: Sequence[str], mounts: Sequence[str], own: Sequence[Path]
 ) -> list[str]:
-    if not path.startswith("/") or os.path.normpath(path) != path.rstrip("/"):
-        return [f"{path} is refused: it must be absolute, without '.' and '..'"]
     if path == "/" or within(path, *SYSTEM_PATHS):
         return [f"{path} is refused: it belongs to the system"]
+    if not path.startswith("/") or os.path.normpath(path) != path.rstrip("/"):
+        return [f"{path} is refused: it must be absolute, without '.' and '..'"]
     directory = Path(path)
     if not directory.is_dir():
         return [f"{path} is refused: there is no such directory"]
