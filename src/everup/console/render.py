@@ -127,7 +127,7 @@ def _card(server: Json, status: Json) -> str:
     listing = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in rows)
     version = escape(str(server.get("version") or ""))
     return (
-        f'<article class="{" ".join(classes)}" data-server="{escape(name)}" '
+        f'<article class="{escape(" ".join(classes))}" data-server="{escape(name)}" '
         f'data-role="{escape(role)}"><header><h2>{escape(name)}</h2>'
         f'<span class="role">{escape(badge)}</span></header>'
         f"<dl>{listing}</dl><footer>{escape(str(server['identity']))} &middot; "
