@@ -18,7 +18,7 @@ from typing import Any
 
 from everup.errors import EverupError
 from everup.places import Places
-from everup.wire.local import call
+from everup.wire.local import call, connect
 
 PUBLIC4 = "192.0.2.10/24"
 PUBLIC6 = "2001:db8::10/64"
@@ -120,8 +120,6 @@ class Group:
     def call(self, name: str, verb: str, **arguments: Any) -> dict[str, Any]:
         wait_ms = int(arguments.get("deadline_ms", 2000)) + 3000
         channel = self.places(name).keeper_socket
-        from everup.wire.local import connect
-
         line = connect(channel, wait_ms)
         try:
             line.send({"verb": verb, **arguments})

@@ -66,7 +66,9 @@ def claims(frame: bytes, packed: bytes) -> bool:
         return frame[28:32] == packed
     if kind == b"\x86\xdd":
         # source, or the target of a neighbour advertisement
-        return frame[22:38] == packed or (frame[20] == 58 and frame[54] == 136 and frame[62:78] == packed)
+        return frame[22:38] == packed or (
+            frame[20] == 58 and frame[54] == 136 and frame[62:78] == packed
+        )
     return False
 
 

@@ -13,7 +13,7 @@ from ipaddress import ip_interface
 from typing import Any
 
 from everup.errors import EverupError, Refused
-from everup.network.address import RENEW_NS, AddressTable, interface_index
+from everup.network.address import RENEW_NS, AddressTable, interface_index, keep_neighbours_of
 from everup.network.announce import Speaker, speaker
 from everup.network.hide import hide
 from everup.network.permission import Permission
@@ -154,6 +154,7 @@ class PublicAddresses:
 
     def _speaker(self, text: str, interface: str) -> Speaker:
         try:
+            keep_neighbours_of(interface)
             return speaker(ip_interface(text).ip, interface)
         except OSError as error:
             raise EverupError(
