@@ -258,8 +258,7 @@ def describe(root: Path, times: bool = True) -> dict[bytes, Any]:
             content = inside
             stack += [os.path.join(name, n) for n in inside]
         elif stat.S_ISREG(status.st_mode):
-            with open(path, "rb") as file:
-                data = file.read()
+            data = Path(os.fsdecode(path)).read_bytes()
             content = (len(data), zlib.crc32(data))
         elif stat.S_ISLNK(status.st_mode):
             content = os.readlink(path)

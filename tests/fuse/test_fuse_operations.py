@@ -102,8 +102,7 @@ def test_appenders_do_not_overwrite_each_other(place: Path) -> None:
 def test_names_are_bytes(shared: GuardProcess, place: Path) -> None:
     base = os.fsencode(place)
     for name in (b"n" * 255, b"\xff\xfe not utf-8", b" ", b"\n"):
-        with open(base + b"/" + name, "wb") as file:
-            file.write(name)
+        (place / os.fsdecode(name)).write_bytes(name)
         assert name in os.listdir(base)
         assert name in os.listdir(os.fsencode(lower(shared, place)))
     with pytest.raises(OSError, match="too long"):
