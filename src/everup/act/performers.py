@@ -5,6 +5,7 @@ one; or an EverupError. Called by the executor. Every one may be performed again
 """
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 from everup.act.tools import Tools
@@ -53,13 +54,6 @@ class PerformStand(Performer):
         reason = str(answer.get("reason") or "no reason was given")
         if not answer.get("granted"):
             raise NotDone(reason, code="not-granted")
-
-
-class PerformFoundRecord(Performer):
-    kind = a.FoundRecord
-
-    async def perform(self, tools: Tools, action: a.FoundRecord) -> None:
-        await tools.keeper.call("found", wait_ms=ASK_MS, mode=action.mode)
 
 
 class PerformRelease(Performer):
@@ -154,12 +148,24 @@ class PerformArm(Performer):
         surplus = sorted(armed - set(action.trees))
         if surplus:
             await tools.guard.call("disarm", wait_ms=action.deadline_ms, trees=surplus)
+        if not wanted:
+            await _forget_position(tools)
+        for tree in wanted:
+            if tree.id not in armed:
+                # A server that joins has none of the data yet, often not even the directory.
+                Path(tree.path).mkdir(mode=0o700, parents=True, exist_ok=True)
         if wanted:
             trees = [{"id": tree.id, "path": tree.path} for tree in wanted]
             await tools.guard.call("arm", wait_ms=action.deadline_ms, trees=trees)
         status = await tools.guard.call("status", wait_ms=ASK_MS)
         armed = {int(tree["id"]) for tree in status.get("trees", ())}
         _expect(armed == set(action.trees), "the gate does not stand over the protected paths")
+
+
+async def _forget_position(tools: Tools) -> None:
+    """What nothing watches any more is at no position: a later protect compares everything."""
+    await tools.replicator.call("stop", wait_ms=ASK_MS)
+    tools.tree_state.unlink(missing_ok=True)
 
 
 class PerformOpen(Performer):

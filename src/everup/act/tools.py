@@ -40,6 +40,7 @@ class Tools:
     replicator: Called
     units: Units
     flag: Path
+    tree_state: Path
     settings: Callable[[], GroupSettings | None]
 
     def group(self) -> GroupSettings:

@@ -16,10 +16,10 @@ from everup.agent.state_store import StateStore
 from everup.decide.decide import decide
 from everup.decide.remarks import TROUBLES
 from everup.errors import DeadlinePassed, EverupError
-from everup.model.action import Action, Answer, Decision
+from everup.model.action import Action, Answer, Decision, Said
 from everup.model.observation import Observation, Outcome, Request
 from everup.model.role import State
-from everup.observe.facts import own_facts
+from everup.observe.facts import fitted, own_facts
 from everup.observe.world import Asked, Hand
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ class ControlLoop:
         self._extra_facts = extra_facts
         self._woken = asyncio.Event()
         self._speaking: frozenset[str] = frozenset()
+        self._last_said: Said | None = None
         self._permit: asyncio.Task[None] | None = None
         self.requests = Requests(self.wake)
         self.state: State = store.load()
@@ -163,8 +164,11 @@ class ControlLoop:
 
     def _tell(self, o: Observation, decision: Decision, *, changed: bool) -> None:
         for said in decision.said:
-            if said.row not in self._speaking or said.row not in TROUBLES:
+            holds_on = said.row in self._speaking and said.row in TROUBLES
+            # A server that stands again and again has only one thing to say.
+            if not holds_on and said != self._last_said:
                 self._events.add(said.row, said.severity, said.sentence, told=said.told)
+                self._last_said = said
         if not changed:
             self._speaking = frozenset(said.row for said in decision.said)
         if decision.answer is not None:
@@ -177,7 +181,9 @@ class ControlLoop:
             return
         trouble = next((row for row in decision.fired if row in TROUBLES), "")
         facts = own_facts(decision.state, o, sentence=decision.sentence, trouble=trouble)
-        self._permit = asyncio.create_task(self._send_permit({**facts, **self._extra_facts}))
+        self._permit = asyncio.create_task(
+            self._send_permit(fitted({**facts, **self._extra_facts}))
+        )
 
     async def _send_permit(self, facts: dict[str, Any]) -> None:
         try:

@@ -73,7 +73,15 @@ def assemble(
         settings=settings,
     )
     tools = Tools(
-        server, boot.hex(), keeper, guard, replicator, services, places.active_flag, settings
+        server,
+        boot.hex(),
+        keeper,
+        guard,
+        replicator,
+        services,
+        places.active_flag,
+        places.tree,
+        settings,
     )
     executor = Executor(tools, lambda: loop.wake())
     events = EventLog(places.state / "events.jsonl", server)

@@ -19,18 +19,21 @@ import msgspec
 from everup.agent.jobs import Job
 from everup.agent.owners import differences, owners_below
 from everup.agent.parts import Parts
-from everup.agent.precheck import check_paths, processes_with_open_files
 from everup.agent.waiting import Predicate, until
+from everup.capture.openfiles import open_files
+from everup.capture.preflight import refusals
 from everup.config.schema import GroupSettings, Mode, ProtectedTree
 from everup.decide import conditions as c
 from everup.errors import EverupError, Refused
 from everup.model.observation import Observation
 from everup.model.role import Role, State
+from everup.places import Places
 
 HOLD_DEADLINE_MS = 120_000
 ARM_DEADLINE_MS = 60_000
 STAND_DEADLINE_MS = 60_000
 STEPS = 6
+NAMED_MAX = 10
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,8 @@ class Protecting:
         job.say("checking paths, units and accounts")
         job.advance(0, STEPS)
         self._refuse_elsewhere(before)
-        await asyncio.to_thread(
-            check_paths, new_paths, [t.path for t in before.protect], self._parts.places
-        )
+        protected = [t.path for t in before.protect]
+        await asyncio.to_thread(_refuse_paths, new_paths, protected, self._parts.places)
         await self._check_units(wish.units)
         await self._check_accounts([Path(p) for p in new_paths])
 
@@ -142,7 +144,7 @@ class Protecting:
         await parts.services.stop(tuple(units), application.stop_deadline_ms)
 
     async def _refuse_open_files(self, paths: Sequence[str]) -> None:
-        found = await asyncio.to_thread(processes_with_open_files, paths)
+        found = await asyncio.to_thread(_in_the_way, paths)
         if found:
             raise Refused(
                 "these processes use files that are to be protected: " + "; ".join(found),
@@ -246,6 +248,32 @@ class Protecting:
         if not after.protect:
             await self._start_plain(units)
         job.say("not protected any more: " + ", ".join(gone))
+
+
+# --- paths -------------------------------------------------------------------------------------
+
+
+def _refuse_paths(paths: Sequence[str], protected: Sequence[str], places: Places) -> None:
+    """Raise one Refused with every reason against every path."""
+    if not paths and not protected:
+        raise Refused("no path was named", remedy="everup protect PATH ...", code="no-path")
+    reasons: list[Refused] = []
+    for number, path in enumerate(paths):
+        others = [Path(p) for p in (*protected, *paths[:number])]
+        reasons += refusals(Path(path), others, places)
+    if reasons:
+        remedies = dict.fromkeys(reason.remedy for reason in reasons if reason.remedy)
+        raise Refused(
+            "; ".join(reason.sentence for reason in reasons),
+            remedy="; ".join(remedies),
+            code=reasons[0].code,
+        )
+
+
+def _in_the_way(paths: Sequence[str]) -> list[str]:
+    """Processes that have something below the paths open, in words."""
+    found = [use for path in paths for use in open_files(Path(path))]
+    return [f"{use.command} ({use.pid}) {use.how} {use.path}" for use in found[:NAMED_MAX]]
 
 
 # --- settings ----------------------------------------------------------------------------------

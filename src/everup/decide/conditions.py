@@ -16,6 +16,7 @@ START_WAIT_MS = 10_000
 """A server that has just begun to observe waits this long for the one that was active last."""
 HANDOVER_WAIT_MS = 8_000
 """After giving the lease to its partner a server does not stand for this long."""
+SETTLE_MS = 1_500
 VOTER_ABSENCE_MS = 10_000
 """A voter that is away for this long stops voting until it is back."""
 
@@ -46,6 +47,11 @@ def booted_anew(s: State, o: Observation) -> bool:
 
 def age_ms(s: State, o: Observation) -> int:
     return max(0, o.now_ms - s.since_ms)
+
+
+def settled_in(s: State, o: Observation) -> bool:
+    """Long enough in the role for the other processes to have found out where they stand."""
+    return age_ms(s, o) >= SETTLE_MS
 
 
 def protects(s: State, o: Observation) -> bool:
@@ -121,10 +127,6 @@ def record(o: Observation) -> Record:
     return o.keeper.record if o.keeper is not None else Record()
 
 
-def no_record(s: State, o: Observation) -> bool:
-    return o.keeper is not None and o.keeper.record.version == 0
-
-
 def failed_stand(s: State, o: Observation) -> bool:
     return failed(s, o, "Stand")
 
@@ -175,18 +177,17 @@ def lease_free(s: State, o: Observation) -> bool:
     if o.keeper is None:
         return False
     holder = other_holder(s, o)
-    return not acting_peer(o) and (not holder or silent(o, holder) or gave_up(o, holder))
+    return not holder or silent(o, holder) or gave_up(o, holder)
 
 
 def gave_up(o: Observation, server: str) -> bool:
-    """An audible former holder that says it does not act any more."""
-    found = peer(o, server)
-    return found is not None and found.facts.role in ("passive", "rejoining", "unprotected")
+    """An audible former holder that holds no lease any more."""
+    return o.keeper is not None and o.keeper.holder != server and not silent(o, server)
 
 
 def holder_silent(s: State, o: Observation) -> bool:
     holder = other_holder(s, o)
-    return bool(holder) and silent(o, holder) and not acting_peer(o)
+    return bool(holder) and silent(o, holder)
 
 
 def newer_epoch(s: State, o: Observation) -> bool:
@@ -257,6 +258,12 @@ def drained(s: State, o: Observation) -> bool:
     return done(s, o, f"Drain {s.epoch}")
 
 
+def at_end(s: State, o: Observation) -> bool:
+    """The tree holds everything that this server ever received or wrote."""
+    begins = s.cause is Cause.FOUNDING and tree_empty(s, o)
+    return drained(s, o) or own_history(s, o) or begins
+
+
 def is_source(s: State, o: Observation) -> bool:
     data = o.replicator
     return data is not None and data.role == "source" and data.source_epoch == s.epoch
@@ -289,15 +296,15 @@ def flag_up(s: State, o: Observation) -> bool:
 
 
 def address_up(s: State, o: Observation) -> bool:
-    return not o.group.public or (o.keeper is not None and o.keeper.address_up)
+    return o.keeper is not None and set(o.group.public) <= set(o.keeper.present)
 
 
 def address_down(s: State, o: Observation) -> bool:
-    return o.keeper is not None and not o.keeper.address_up
+    return o.keeper is not None and not o.keeper.present
 
 
 def address_not_down(s: State, o: Observation) -> bool:
-    return o.keeper is not None and o.keeper.address_up
+    return o.keeper is not None and bool(o.keeper.present)
 
 
 def units_held(s: State, o: Observation) -> bool:

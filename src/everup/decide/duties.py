@@ -9,6 +9,7 @@ from everup.decide import upkeep
 from everup.decide.row import Deeds, Row
 from everup.model import action as a
 from everup.model.observation import Observation
+from everup.model.position import CHECKSUM_BYTES, Position
 from everup.model.role import Cause, Role, State
 
 OUTSIDE = (Role.UNPROTECTED, Role.PASSIVE, Role.REJOINING)
@@ -26,20 +27,30 @@ def _stand(s: State, o: Observation) -> tuple[a.Action, ...]:
     opened = o.guard.epoch if o.guard is not None else 0
     sealed = o.replicator.sealed_epoch if o.replicator is not None else 0
     # The first lease of a group may go to the server that was asked to protect, listed or not.
-    force = s.cause is Cause.FORCED or (s.cause is Cause.FOUNDING and not c.founded(s, o))
+    first = s.cause is Cause.FOUNDING and not c.founded(s, o) and not c.listed(s, o)
+    force = s.cause is Cause.FORCED or first
     return (a.Stand(force, max(opened, sealed) + 1, 2 * o.group.lease_ms + 1_000),)
 
 
 def _open(s: State, o: Observation) -> tuple[a.Action, ...]:
     assert o.guard is not None
-    outcome = o.outcome(f"Drain {s.epoch}")
-    parent = outcome.position if outcome is not None else None
-    if c.own_history(s, o):
-        # An unclean end of our own: the journal, not the receive log, says how far it went.
-        parent = o.guard.position
+    parent = _parent(s, o)
     policy = upkeep.wanted_policy(s, o)
     reason = s.cause.value
     return (a.OpenGate(s.epoch, parent, reason, policy.mode, policy.must_acknowledge),)
+
+
+def _parent(s: State, o: Observation) -> Position | None:
+    """Where the new epoch begins; None for the end of this server's own journal."""
+    outcome = o.outcome(f"Drain {s.epoch}")
+    end = o.guard.position if o.guard is not None else None
+    if outcome is not None and c.drained(s, o):
+        end = outcome.position
+    if s.cause is Cause.FOUNDING and end is not None and end.sequence > 0:
+        # What lies here now did not come from the history alone: nobody stands at the point where
+        # it begins, so everybody compares. Same numbers, a checksum that no batch has.
+        return Position(end.epoch, end.sequence, bytes(CHECKSUM_BYTES))
+    return end
 
 
 def _propose(s: State, o: Observation) -> tuple[a.Action, ...]:
@@ -161,18 +172,18 @@ _FOLLOW = (
 
 _PROMOTE = (
     Row(
-        "first-record",
-        (Role.STANDING,),
-        c.all_of(c.cause_is(Cause.FOUNDING), c.no_record),
-        "The first record of the group is made.",
-        deeds=lambda s, o: (a.FoundRecord(o.group.mode),),
-    ),
-    Row(
         "ask-voters",
         (Role.STANDING,),
         c.negated(c.failed_stand),
         "The voters are asked for the lease.",
         deeds=_stand,
+    ),
+    Row(
+        "stay-target",
+        (Role.PROMOTING,),
+        c.all_of(c.lease_held, c.negated(c.gate_open), c.negated(c.at_end), c.negated(c.is_target)),
+        "What was received is looked up.",
+        deeds=_simply(a.BecomeTarget()),
     ),
     Row(
         "seal",
@@ -191,14 +202,14 @@ _PROMOTE = (
     Row(
         "drain",
         (Role.PROMOTING,),
-        c.all_of(c.lease_held, c.sealed, c.negated(c.gate_open), c.negated(c.drained)),
+        c.all_of(c.lease_held, c.sealed, c.negated(c.gate_open), c.negated(c.at_end)),
         "Everything received is applied.",
         deeds=lambda s, o: (a.Drain(s.epoch),),
     ),
     Row(
         "open",
         (Role.PROMOTING,),
-        c.all_of(c.lease_held, c.sealed, c.drained, c.negated(c.gate_open)),
+        c.all_of(c.lease_held, c.sealed, c.at_end, c.negated(c.gate_open)),
         "The gate is opened under epoch {epoch}.",
         deeds=_open,
     ),

@@ -28,7 +28,7 @@ def _single_active(s: State, o: Observation, act: a.Action) -> None:
     if isinstance(act, a.OpenGate):
         assert act.epoch == s.epoch == c.held_epoch(o), "the gate opens under the held epoch"
         assert c.sealed(s, o), "the gate opens after the older epochs were sealed"
-        assert c.drained(s, o), "the gate opens when everything received is applied"
+        assert c.at_end(s, o), "the gate opens when everything received is applied"
     if isinstance(act, a.AddressUp | a.StartUnits):
         assert c.gate_open(s, o), f"{act.key}: clients are let in when the gate is open"
     if isinstance(act, a.Release):

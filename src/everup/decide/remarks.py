@@ -113,6 +113,13 @@ REMARKS: tuple[Row, ...] = (
         remember=_note_holder,
     ),
     Row(
+        "successor-noted",
+        FOLLOWING,
+        lambda s, o: s.row == "handed-over" and c.newer_epoch(s, o),
+        "{holder} has taken the active role over.",
+        remember=lambda s, o: replace(s, row="successor-noted", partner=""),
+    ),
+    Row(
         "doubts-noted",
         _OFFICE,
         lambda s, o: upkeep.doubts_now(s, o) != s.doubts,

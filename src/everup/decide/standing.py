@@ -44,9 +44,6 @@ def _not_allowed(s: State, o: Observation) -> str:
 
 
 def _taken(s: State, o: Observation) -> str:
-    acting = c.acting_peer(o)
-    if acting:
-        return f"following {acting}"
     holder = c.other_holder(s, o)
     if holder and not c.silent(o, holder) and not c.gave_up(o, holder):
         return f"following {holder}, which holds the lease"
@@ -58,7 +55,7 @@ def _later(s: State, o: Observation) -> str:
     if c.handing_over(s, o):
         return f"waiting for {s.partner} to take the active role"
     wanted = preferred(s, o)
-    if wanted:
+    if wanted and not c.asked_failover(s, o):
         return f"waiting for {wanted}, which was active last and is the better choice"
     assert o.keeper is not None
     if not o.keeper.quorum_reachable:
@@ -93,7 +90,7 @@ def _fit(o: Observation, server: str) -> bool:
         found is not None
         and not c.silent(o, server)
         and server in c.record(o).may_take_over
-        and found.facts.role == "passive"
+        and found.facts.role in ("passive", "standing", "promoting")
         and found.facts.consistent
         and not found.facts.trouble
     )

@@ -80,8 +80,9 @@ def _with_lease(s: State, o: Observation) -> State:
 
 
 def _given_back(s: State, o: Observation) -> bool:
-    """The partner returns what this server handed over a moment ago."""
-    return c.handed_to_me(s, o) and s.row == "handed-over" and s.partner == c.giver(o)
+    """The giver had it from here a moment ago and could not go into service."""
+    found = c.peer(o, c.giver(o))
+    return found is not None and found.facts.cause == Cause.SWITCHBACK.value
 
 
 def _stand_words(s: State, o: Observation) -> dict[str, str]:
@@ -224,7 +225,7 @@ _FOLLOW = (
     Row(
         "data-incomplete",
         (Role.PASSIVE,),
-        c.all_of(c.armed, c.inconsistent),
+        c.all_of(c.armed, c.is_target, c.inconsistent, c.founded, c.settled_in),
         "{server} rejoins: its data are brought up to the active server's.",
         target=Role.REJOINING,
         said=True,

@@ -51,14 +51,6 @@ class Stand(Action):
 
 
 @dataclass(frozen=True)
-class FoundRecord(Action):
-    """Make the first record of a new group: this server alone."""
-
-    lane: ClassVar[Lane] = Lane.LEASE
-    mode: Mode
-
-
-@dataclass(frozen=True)
 class Release(Action):
     """Give the lease up now, so that the voters need not wait for its end."""
 

@@ -38,6 +38,8 @@ class PeerFacts:
     consistent: bool = False
     hand_to: str = ""
     """Server that this peer hands the active role to, once its gate is closed."""
+    cause: str = ""
+    """Why it hands over: "switchback" when it could not go into service itself."""
     partner: str = ""
     trouble: str = ""
     """Id of what is wrong there, "" for nothing."""
@@ -66,7 +68,8 @@ class Keeper:
     record: Record = field(default_factory=Record)
     peers: tuple[KeeperPeer, ...] = ()
     quorum_reachable: bool = False
-    address_up: bool = False
+    present: tuple[str, ...] = ()
+    """Public addresses that this server carries and has proven to be its own."""
 
     def peer(self, server: str) -> KeeperPeer | None:
         return next((p for p in self.peers if p.server == server), None)

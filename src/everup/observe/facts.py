@@ -5,13 +5,16 @@ What enters: one turn's state and observation, or a peer's JSON. What leaves: a 
 Called by the agent's loop and by `reading`. Pure.
 """
 
+import json
 from typing import Any
 
+from everup.decide.conditions import consistent
 from everup.model.observation import Observation, PeerFacts, Replicator
 from everup.model.position import Position
 from everup.model.role import State
 
 SENTENCE_CHARACTERS_MAX = 120
+FACTS_BYTES_MAX = 900
 HANDED_OVER = "handed-over"
 """Row after which a server waits for its partner to stand."""
 
@@ -23,7 +26,7 @@ def own_facts(s: State, o: Observation, *, sentence: str, trouble: str) -> dict[
         "role": s.role.value,
         "epoch": s.epoch,
         "gate": guard.gate if guard is not None else "unknown",
-        "consistent": data is not None and data.consistent,
+        "consistent": consistent(s, o),
         "in_sync": data is not None and data.in_sync,
         "sync": data.sync_state if data is not None else "unknown",
         "sentence": sentence[:SENTENCE_CHARACTERS_MAX],
@@ -36,10 +39,20 @@ def own_facts(s: State, o: Observation, *, sentence: str, trouble: str) -> dict[
         put("send_queue", _send_queue(data))
     if s.row == HANDED_OVER and s.partner:
         put("hand_to", s.partner)
+        put("cause", s.cause.value)
     if s.partner:
         put("partner", s.partner)
     if trouble:
         put("trouble", trouble)
+    return facts
+
+
+def fitted(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts, without what is only for people when they would not fit into a heartbeat."""
+    for name in ("", "sentence", "send_queue", "receive_queue"):
+        facts.pop(name, None)
+        if len(json.dumps(facts, separators=(",", ":"))) <= FACTS_BYTES_MAX:
+            break
     return facts
 
 
@@ -78,6 +91,7 @@ def read_facts(value: Any) -> PeerFacts:
         applied=_position(value, "applied"),
         consistent=value.get("consistent") is True,
         hand_to=_text(value, "hand_to"),
+        cause=_text(value, "cause"),
         partner=_text(value, "partner"),
         trouble=_text(value, "trouble"),
     )

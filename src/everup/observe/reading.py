@@ -79,7 +79,7 @@ def _keeper(answer: Json) -> m.Keeper:
         record=_record(answer.get("record")),
         peers=tuple(_peer(peer) for peer in answer.get("peers", ())),
         quorum_reachable=answer.get("quorum_reachable") is True,
-        address_up=address.get("up") is True,
+        present=tuple(address.get("present", ())),
     )
 
 
@@ -140,10 +140,12 @@ def _replicator(answer: Json) -> m.Replicator:
     role = answer.get("role")
     queue = answer.get("receive_queue") or {}
     trouble = answer.get("apply_error") or {}
+    sealed = int(answer.get("sealed_epoch") or 0)
     return m.Replicator(
         role=role if role in ("source", "target") else "idle",
-        source_epoch=int(answer.get("epoch") or 0),
-        sealed_epoch=int(answer.get("sealed_epoch") or 0),
+        # A source has sealed its own epoch, and ends being one when a later epoch is sealed.
+        source_epoch=sealed if role == "source" else 0,
+        sealed_epoch=sealed,
         received=position_or_none(answer.get("received")),
         applied=position_or_none(answer.get("applied")),
         tree=_tree(answer.get("tree") or {}),
