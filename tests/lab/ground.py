@@ -131,6 +131,7 @@ class Ground:
     def normal(self, deadline_s: float = DURABLE_CHECK_S) -> None:
         """Undo whatever a test did, and wait until every promise holds again."""
         self.stop_load()
+        booting = []
         for line in self.lab.status():
             if line.frozen:
                 self.lab.thaw(line.name)
@@ -139,7 +140,8 @@ class Ground:
                     self.lab.heal(f"{line.name}:{network}")
             if not line.power:
                 self.lab.power_on(line.name, wait=False)
-        for name in self.lab.server_names:
+                booting.append(line.name)
+        for name in booting:
             self.server(name).wait_until_up()
         wait(lambda: self.quietly(lambda: self.active), deadline_s, "an active server")
         if self.group.status(self.active)["mode"] != "durable":

@@ -57,7 +57,7 @@ def test_a_killed_process_costs_the_application_nothing(ground: Ground, process:
         for server in (passive, active):
             for _ in range(KILLS):
                 kill(ground, server, process)
-                load.wait_for(100, deadline_s=10)
+                load.wait_for(50, deadline_s=15)
                 time.sleep(0.5)
         assert load.missing(active) == set()
     log = database_log(ground, active)[before:]

@@ -43,7 +43,7 @@ def test_a_full_disk_on_the_passive_is_told_and_caught_up(ground: Ground) -> Non
     with ground.load() as load:
         with full_disk(ground, passive):
             begin = time.monotonic()
-            load.wait_for(500)
+            load.wait_for(100)
             status = wait_status(ground, active, lambda s: s["state"] != "synchronized")
             wait(
                 lambda: "space" in json.dumps(ground.group.status(active)["warnings"]),
@@ -52,7 +52,7 @@ def test_a_full_disk_on_the_passive_is_told_and_caught_up(ground: Ground) -> Non
                 lambda: json.dumps(ground.group.status(active)),
             )
             assert passive in status["sentence"]
-            load.wait_for(500)
+            load.wait_for(100)
             assert longest_pause_ms(ground, begin) < 5000
         ground.wait_whole()
         assert load.missing(active) == set()
