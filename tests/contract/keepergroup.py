@@ -102,7 +102,9 @@ class Group:
         environment = {**os.environ, "EVERUP_ROOT": str(self.root / name)}
         with (self.root / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                self.inside(name, sys.executable, "-m", module), env=environment, stderr=log
+                ["nice", "-n", "-15", *self.inside(name, sys.executable, "-m", module)],
+                env=environment,
+                stderr=log,
             )
         self.until(name, lambda status: True)
 
