@@ -45,6 +45,7 @@ class Page:
         self._agent = agent
         self._watch = watch
         self._shown = -1
+        self._wanted = ""
 
     async def build(self) -> None:
         with ui.element("main").classes("everup"):
@@ -98,6 +99,8 @@ class Page:
     def _ask(self) -> None:
         status = self._watch.snapshot.status
         target, active = _target(status), _active(status)
+        # What a person confirms is what is asked for, whatever changes meanwhile.
+        self._wanted = target
         self._title.set_text(f"Make {target} the active server?")
         self._text.set_text(
             f"Applications stop on {active} and start on {target}; clients follow the public "
@@ -110,7 +113,7 @@ class Page:
         self._dialog.open()
 
     async def _switch(self) -> None:
-        target = _target(self._watch.snapshot.status)
+        target = self._wanted
         self._confirm.set_visibility(False)
         self._cancel.set_enabled(False)
         self._bar.set_visibility(True)
