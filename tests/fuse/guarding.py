@@ -5,6 +5,7 @@ of capture through the fixtures of conftest.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 from replaying import describe, differences, replay
 
+from everup.capture.runstate import memory_directory
 from everup.errors import NotConnected
 from everup.model.ids import root_object_id
 from everup.places import Places
@@ -111,3 +113,4 @@ class GuardProcess:
             for path in (*self.paths, *(self.lower(i + 1) for i in range(len(self.paths)))):
                 while mounts_at(path):
                     unmount(path, MNT_DETACH)
+            shutil.rmtree(memory_directory(self.places), ignore_errors=True)

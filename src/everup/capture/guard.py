@@ -66,7 +66,8 @@ class Guard:
         self.sessions: dict[int, Session] = {}
         self.paths: dict[int, Path] = {}
         self.journal = JournalWriter(places.journal)
-        ends = BatchEnds(places.guard_memory / "batch-end", places.journal)
+        self.memory = runstate.memory_directory(places)
+        ends = BatchEnds(self.memory / "batch-end", places.journal)
         lease = LeasePageReader(places.lease_page, boot_id())
         self.order = Order(self.journal, lease, ends)
         self.order.on_acknowledged = self._acknowledged
@@ -75,7 +76,7 @@ class Guard:
         self._threads = threads
         self._marks = Marks()
         self._lock = threading.Lock()
-        self._state_path = places.guard_memory / "open.json"
+        self._state_path = self.memory / "open.json"
         self._server = ""
         self._group_id = ""
 
@@ -138,7 +139,7 @@ class Guard:
         return f"fuse-{tree_id}"
 
     def _memory(self, tree_id: int) -> Path:
-        return self.places.guard_memory / str(tree_id)
+        return self.memory / str(tree_id)
 
     def _make_session(self, tree_id: int, path: Path, device: int) -> Session:
         memory = self._memory(tree_id)

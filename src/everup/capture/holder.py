@@ -131,4 +131,6 @@ class Holder:
 
 def main() -> int:
     """The main process of everup-guard."""
+    # A working directory below a protected path would be a process of ours that touches it.
+    os.chdir("/")
     return Holder().run()
