@@ -241,6 +241,18 @@ _FOLLOW = (
 )
 
 _STAND = (
+    # People are told now, not when the applications serve: a database may recover for a while.
+    Row(
+        "granted-failover",
+        (Role.STANDING,),
+        c.all_of(c.cause_is(Cause.FAILOVER), _granted),
+        "{server} takes over: the voters gave it the lease of epoch {held}.",
+        target=Role.PROMOTING,
+        remember=_with_lease,
+        severity="critical",
+        said=True,
+        told=True,
+    ),
     Row(
         "granted",
         (Role.STANDING,),
