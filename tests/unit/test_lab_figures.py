@@ -15,7 +15,6 @@ from everup.lab.demo.measure import (
     read_acknowledged,
 )
 from everup.lab.demo.report import Report, Round, broken_promises
-from everup.lab.demo.steps import positions
 from everup.lab.demo.watch import degraded
 from everup.lab.layout import (
     NETWORKS,
@@ -118,16 +117,6 @@ def test_durable_means_that_every_server_is_waited_for() -> None:
     assert not degraded(status("durable", "primary", "secondary"), both)
     assert degraded(status("durable", "primary"), both)
     assert degraded(status("async", "primary", "secondary"), both)
-
-
-def test_positions_are_compared_as_a_whole() -> None:
-    written = {"epoch": 2, "sequence": 9, "checksum": "ab"}
-    servers = [
-        {"name": "a", "position": written, "applied": None},
-        {"name": "b", "position": None, "applied": {"epoch": 2, "sequence": 9}},
-    ]
-    at = positions({"servers": servers}, "a", "b")
-    assert at == ({"epoch": 2, "sequence": 9}, {"epoch": 2, "sequence": 9})
 
 
 def test_every_name_and_number_of_the_lab_is_its_own() -> None:

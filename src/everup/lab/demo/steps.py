@@ -15,9 +15,11 @@ from everup.lab.database import PROTECTED
 from everup.lab.group import Json
 from everup.lab.layout import server_plan
 from everup.lab.stage import ECHO_UNIT, Stage
+from everup.wire.local import call
 
 _POLL_S = 0.02
 _SETTLED_POLLS = 3
+_COMMON_POSITION_S = 20
 
 T = TypeVar("T")
 
@@ -72,15 +74,19 @@ class Steps:
         return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
     def compare(self, active: str) -> Comparison:
-        """Both lower trees at a common position, with the applications stopped."""
-        units = [self.stage.database.unit, ECHO_UNIT]
+        """Both lower trees at a common position, with the applications stopped.
+
+        The agent is stopped meanwhile, because it would start them again; the keeper holds the
+        lease for 30 s without it, and only one of the two servers is asked to stand still.
+        """
         server = self.lab.server(active)
-        server.run(["systemctl", "stop", *units])
+        server.run(["systemctl", "stop", "everup-agent"])
         try:
+            server.run(["systemctl", "stop", self.stage.database.unit, ECHO_UNIT])
             self._wait_for_common_position(active)
             return self._compare_now(active, self.other(active))
         finally:
-            server.run(["systemctl", "start", *reversed(units)])
+            server.run(["systemctl", "start", "everup-agent"])
 
     def _compare_now(self, active: str, passive: str) -> Comparison:
         found = Comparison()
@@ -94,19 +100,26 @@ class Steps:
         same: list[Json] = []
 
         def look() -> bool | None:
-            try:
-                status = self.group.status(active)
-            except EverupError:
-                return None
-            written, applied = positions(status, active, self.other(active))
+            written = self._told(active, "guard", "position")
+            applied = self._told(self.other(active), "replicator", "applied")
             if written is None or written != applied or (same and same[-1] != written):
                 same.clear()
             else:
                 same.append(written)
-            time.sleep(0.2)
+            time.sleep(0.1)
             return True if len(same) >= _SETTLED_POLLS else None
 
-        wait_for("Both servers at one position", look, 60)
+        wait_for("Both servers at one position", look, _COMMON_POSITION_S)
+
+    def _told(self, server: str, process: str, name: str) -> Json | None:
+        """A field of the status of one of the server's processes, or nothing when it is busy."""
+        leader = self.lab.server(server).leader
+        path = Path(f"/proc/{leader}/root/run/everup/{process}.sock")
+        try:
+            value: Json | None = call(path, "status").get(name)
+        except EverupError:
+            return None
+        return value
 
     def save_logs(self, directory: Path) -> None:
         """What every server's journal says, from the flight recorder outside the servers."""
@@ -116,13 +129,3 @@ class Steps:
             words = ["journalctl", "-D", str(recorder), "--no-pager", "-o", "short-precise"]
             done = self.lab.base.run(words, check=False, timeout_s=60)
             (directory / f"{name}.log").write_text(done.stdout)
-
-
-def positions(status: Json, active: str, passive: str) -> tuple[Json | None, Json | None]:
-    """(written by the active, applied by the passive), each {epoch, sequence}."""
-    servers = {server["name"]: server for server in status["servers"]}
-
-    def short(position: Json | None) -> Json | None:
-        return {name: position[name] for name in ("epoch", "sequence")} if position else None
-
-    return short(servers[active].get("position")), short(servers[passive].get("applied"))

@@ -51,7 +51,7 @@ class Timeline:
     def _line(self, mark: str, text: str, at: float | None, *, marked_up: bool = False) -> None:
         seconds = (time.monotonic() if at is None else at) - self._zero
         words = text if marked_up else escape(text)
-        self.console.print(f"  [dim]{seconds:+8.2f} s[/]  {mark} {words}")
+        self.console.print(f"  [dim]{seconds:+8.2f} s[/]  {mark} {words}", soft_wrap=True)
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ import psycopg
 
 TRANSACTION_TIMEOUT_S = 1.0
 CONNECT_TIMEOUT_S = 0.4
-RETRY_S = 0.05
+RETRY_S = 0.2
 
 
 class Worker:
