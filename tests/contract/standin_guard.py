@@ -66,7 +66,7 @@ class StandInGuard:
         self.acknowledged_at: dict[int, float] = {}
         self.closed_at: dict[int, float] = {}
         self._handles = HandleCalls()
-        self._touched: dict[bytes, Path] = {}
+        self._touched: dict[bytes, int] = {}
         self._closed = threading.Condition()
         self._last: Closed | None = None
         self._server: LocalServer | None = None
@@ -159,13 +159,11 @@ class StandInGuard:
         with self.journal.lock:
             if self.journal.open_records:
                 times = []
-                for object_id, path in self._touched.items():
-                    try:
-                        mtime_ns = os.lstat(path).st_mtime_ns
-                    except OSError:
-                        continue
-                    if self.id_at(path) == object_id:
-                        times.append(ModifiedTime(self.tree, object_id, mtime_ns))
+                for object_id, descriptor in self._touched.items():
+                    status = os.fstat(descriptor)
+                    os.close(descriptor)
+                    if status.st_nlink:
+                        times.append(ModifiedTime(self.tree, object_id, status.st_mtime_ns))
                 self._touched.clear()
                 self._tell(self.journal.close_batch(cause, times))
             return self.journal.position
@@ -197,7 +195,9 @@ class StandInGuard:
 
     def _touch(self, *paths: Path) -> None:
         for path in paths:
-            self._touched[self.id_at(path)] = path
+            object_id = self.id_at(path)
+            if object_id not in self._touched:
+                self._touched[object_id] = os.open(path, os.O_PATH | os.O_NOFOLLOW)
 
     # operations
 
@@ -258,6 +258,7 @@ class StandInGuard:
         path = self.root / name
         with self.journal.lock:
             mask = 0
+            before = os.lstat(path).st_mode
             if owner is not None:
                 os.chown(path, *owner, follow_symlinks=False)
                 mask |= 6
@@ -268,6 +269,8 @@ class StandInGuard:
                 os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
                 mask |= 8
             status = os.lstat(path)
+            if status.st_mode != before:
+                mask |= 1  # chown clears set-user-id bits, and the record says so
             value = Attributes(
                 mask, status.st_mode & 0o7777, status.st_uid, status.st_gid, status.st_mtime_ns,
                 self._hint(path),
@@ -336,10 +339,6 @@ class StandInGuard:
                 os.close(new_directory)
             self._append(Operation.RENAME, object_id, encode_rename(value))
             self._touch(source.parent, path.parent)
-            # The paths of what was touched below a moved directory are wrong from here on.
-            moved = {i: p for i, p in self._touched.items() if p == source or source in p.parents}
-            for known, at in moved.items():
-                self._touched[known] = path / at.relative_to(source) if at != source else path
 
     def orphan(self, data: bytes) -> bytes:
         """O_TMPFILE and a write to it; `adopt` gives it a name, `release` closes it."""
@@ -356,9 +355,9 @@ class StandInGuard:
     def adopt(self, object_id: bytes, name: str) -> None:
         path = self.root / name
         with self.journal.lock:
-            descriptor = self._open_orphans.pop(object_id)
+            descriptor = self._open_orphans[object_id]
             os.link(f"/proc/self/fd/{descriptor}", path, follow_symlinks=True)
-            os.close(descriptor)
+            os.close(self._open_orphans.pop(object_id))
             value = Link(
                 self.id_at(path.parent), os.fsencode(path.name), self._hint(path.parent), b""
             )

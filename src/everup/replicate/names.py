@@ -55,7 +55,9 @@ class TreeOperations(ContentOperations):
             # Its directory goes in this window, but the object may live on elsewhere.
             directory, name = self.tree.orphans, displaced_name(object_id)
         if self.window is not None:
-            if self._is_placed(directory, name, object_id, join(arguments.directory_hint, name)):
+            hint = join(arguments.directory_hint, name)
+            if self._is_placed(directory, name, object_id, hint, record.sequence):
+                self.objects.note_name(object_id, arguments.directory_id, name)
                 self._set_owner_and_mode(object_id, arguments)
                 return
             self._clear(directory, name, record.sequence)
@@ -82,15 +84,17 @@ class TreeOperations(ContentOperations):
             raise
         self.objects.add(object_id, descriptor, S_IFMT(arguments.mode))
 
-    def _is_placed(self, directory: int, name: bytes, object_id: bytes, hint: bytes) -> bool:
+    def _is_placed(
+        self, directory: int, name: bytes, object_id: bytes, hint: bytes, sequence: int
+    ) -> bool:
         """Whether the object exists; if so it stands at this name now, or nearer to it later."""
         if id_of_name(directory, name) == object_id:
             return True
         window = self.window
-        walk = window is not None and window.moved(self.tree.tree_id, object_id)
+        walk = window is not None and window.moved_after(self.tree.tree_id, object_id, 0)
         if self.objects.find(object_id, hint, walk=walk) is None:
             return False
-        self._place(directory, name, object_id)
+        self._place(directory, name, object_id, sequence)
         return True
 
     def _set_owner_and_mode(self, object_id: bytes, arguments: Create) -> None:
@@ -104,7 +108,7 @@ class TreeOperations(ContentOperations):
         assert isinstance(arguments, Orphan)
         object_id = record.object_id
         window = self.window
-        walk = window is not None and window.moved(self.tree.tree_id, object_id)
+        walk = window is not None and window.moved_after(self.tree.tree_id, object_id, 0)
         if self.objects.find(object_id, b"", walk=walk) is not None:
             return
         create = Create(
@@ -142,7 +146,7 @@ class TreeOperations(ContentOperations):
                 return
             raise self._conflict(record, arguments.name)
         self._clear(directory, arguments.name, record.sequence)
-        self._place(directory, arguments.name, object_id)
+        self._place(directory, arguments.name, object_id, record.sequence)
         self.objects.note_name(object_id, arguments.directory_id, arguments.name)
 
     def unlink(self, record: Record) -> None:
@@ -217,16 +221,21 @@ class TreeOperations(ContentOperations):
 
     def _rename_in_window(self, record: Record, arguments: Rename) -> None:
         old, new = self._both(arguments, record.sequence)
+        object_id, replaced = record.object_id, arguments.replaced_id
         exchange = bool(arguments.flags & RENAME_EXCHANGE)
         hint = join(arguments.old_directory_hint, arguments.old_name)
-        self._bring(record.object_id, hint, new, arguments.new_name, record.sequence)
+        self._bring(object_id, hint, new, arguments.new_name, record.sequence)
         if exchange:
             hint = join(arguments.new_directory_hint, arguments.new_name)
-            self._bring(arguments.replaced_id, hint, old, arguments.old_name, record.sequence)
-        elif old is not None and id_of_name(old, arguments.old_name) == record.object_id:
-            # Still there under its old name: a second link, or there was no place to move it to.
-            self._take_name(old, arguments.old_name, record.object_id)
-        self._note_renamed(record.object_id, arguments, exchanged=exchange)
+            self._bring(replaced, hint, old, arguments.old_name, record.sequence)
+        # A name that still holds what it has just lost: a second link, or no place to move it to.
+        self._lose(old, arguments.old_name, object_id)
+        self._lose(new, arguments.new_name, replaced)
+        self._note_renamed(object_id, arguments, exchanged=exchange)
+
+    def _lose(self, directory: int | None, name: bytes, object_id: bytes) -> None:
+        if directory is not None and id_of_name(directory, name) == object_id:
+            self._take_name(directory, name, object_id)
 
     def _bring(
         self, object_id: bytes, hint: bytes, directory: int | None, name: bytes, sequence: int
@@ -236,7 +245,7 @@ class TreeOperations(ContentOperations):
         if self.find(object_id, hint, sequence) is None:
             return
         self._clear(directory, name, sequence)
-        self._place(directory, name, object_id)
+        self._place(directory, name, object_id, sequence)
 
     # shared
 
@@ -290,12 +299,12 @@ class TreeOperations(ContentOperations):
         os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=self.tree.orphans)
         self.objects.forget_name(object_id)
 
-    def _place(self, directory: int, name: bytes, object_id: bytes) -> None:
-        """Put an existing object at a free name: out of the orphans, by moving, or as a link."""
+    def _place(self, directory: int, name: bytes, object_id: bytes, sequence: int) -> None:
+        """Put an existing object at a name: out of the orphans, by moving, or as a link."""
         for aside in (orphan_name(object_id), displaced_name(object_id)):
             if id_of_name(self.tree.orphans, aside) == object_id:
                 self._clear_for_place(directory, name, object_id)
-                os.rename(aside, name, src_dir_fd=self.tree.orphans, dst_dir_fd=directory)
+                self._move(self.tree.orphans, aside, directory, name, sequence)
                 return
         descriptor = self.objects.find(object_id, b"")
         assert descriptor is not None
@@ -303,25 +312,52 @@ class TreeOperations(ContentOperations):
         if not is_directory(descriptor):
             os.link(door(descriptor), name, dst_dir_fd=directory, follow_symlinks=True)
             return
-        self._move_directory(descriptor, directory, name)
+        path = self._path_of(descriptor)
+        if path is not None:
+            self.objects.note_moved_directory()
+            self._move(self.tree.root, path, directory, name, sequence)
 
     def _clear_for_place(self, directory: int, name: bytes, object_id: bytes) -> None:
         present = id_of_name(directory, name)
         if present is not None and present != object_id and self.window is not None:
             self._displace(directory, name, present)
 
-    def _move_directory(self, descriptor: int, directory: int, name: bytes) -> None:
-        root = os.readlink(door(self.tree.root))
+    def _path_of(self, descriptor: int) -> bytes | None:
+        """Path of an open directory below the root of the tree."""
+        root = os.readlink(door(self.tree.root)).rstrip(b"/")
         path = os.readlink(door(descriptor))
-        if not path.startswith(root + b"/"):
-            return
-        self.objects.note_moved_directory()
+        return path[len(root) + 1 :] if path.startswith(root + b"/") else None
+
+    def _move(self, old: int, old_path: bytes, directory: int, name: bytes, sequence: int) -> None:
         try:
-            os.rename(path[len(root) + 1 :], name, src_dir_fd=self.tree.root, dst_dir_fd=directory)
+            os.rename(old_path, name, src_dir_fd=old, dst_dir_fd=directory)
         except OSError as problem:
-            # Into itself: a later record of the window has turned the two around already.
-            if problem.errno != errno.EINVAL:
+            # A directory into itself: a later record has turned the two around already.
+            if problem.errno != errno.EINVAL or self.window is None:
                 raise
+            self._detach_from(old, old_path, directory, sequence)
+            os.rename(old_path, name, src_dir_fd=old, dst_dir_fd=directory)
+
+    def _detach_from(self, old: int, old_path: bytes, inner: int, sequence: int) -> None:
+        """Move aside what lies between a directory and `inner` below it and is moved again later.
+
+        That record will find it by its id, with everything that is in it.
+        """
+        window = self.window
+        assert window is not None
+        outer = os.open(old_path, _DIRECTORY_FLAGS, dir_fd=old)
+        try:
+            above = os.readlink(door(outer))
+            between = os.readlink(door(inner))[len(above) + 1 :].split(b"/")
+            for name in between:
+                object_id = id_of_name(outer, name) or NO_ID
+                if window.moved_after(self.tree.tree_id, object_id, sequence):
+                    self._displace(outer, name, object_id)
+                    return
+                outer, parent = os.open(name, _DIRECTORY_FLAGS, dir_fd=outer), outer
+                os.close(parent)
+        finally:
+            os.close(outer)
 
     def _conflict(self, record: Record, name: bytes) -> ApplyStopped:
         return ApplyStopped(

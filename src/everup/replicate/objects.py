@@ -10,7 +10,6 @@ import os
 from collections import OrderedDict
 from stat import S_IFDIR, S_IFMT, S_IFREG, S_ISDIR
 
-from everup.model.ids import ORPHANS_NAME
 from everup.replicate.lower import LowerTree, id_of_descriptor, id_of_name
 from everup.system.treecalls import door, open_beneath
 
@@ -172,7 +171,7 @@ class Objects:
 
 
 def build_index(tree: LowerTree) -> dict[bytes, bytes]:
-    """Paths of all objects of a tree by id; reads no content."""
+    """Paths of all objects of a tree by id, displaced ones included; reads no content."""
     index: dict[bytes, bytes] = {}
     pending = [b""]
     while pending:
@@ -187,8 +186,6 @@ def build_index(tree: LowerTree) -> dict[bytes, bytes]:
             with os.scandir(directory) as entries:
                 for entry in entries:
                     name = os.fsencode(entry.name)
-                    if not path and name == ORPHANS_NAME:
-                        continue
                     inner = path + b"/" + name if path else name
                     object_id = id_of_name(directory, name)
                     if object_id:

@@ -18,12 +18,12 @@ class Window:
 
     def __init__(self) -> None:
         self._removed: dict[tuple[int, bytes], int] = {}
-        self._moved: set[tuple[int, bytes]] = set()
+        self._moved: dict[tuple[int, bytes], int] = {}
 
     def add(self, records: Iterable[Record]) -> None:
         for record in records:
             if record.operation in (Operation.LINK, Operation.RENAME):
-                self._moved.add((record.tree, record.object_id))
+                self._moved[record.tree, record.object_id] = record.sequence
             if record.operation == Operation.UNLINK:
                 self._removed[record.tree, record.object_id] = record.sequence
             elif record.operation == Operation.RENAME:
@@ -33,7 +33,7 @@ class Window:
                 if replaced == NO_OBJECT:
                     continue
                 if arguments.flags & RENAME_EXCHANGE:
-                    self._moved.add((record.tree, replaced))
+                    self._moved[record.tree, replaced] = record.sequence
                 else:
                     self._removed[record.tree, replaced] = record.sequence
 
@@ -41,6 +41,6 @@ class Window:
         """Whether a record at or after `sequence` takes a name of the object away."""
         return self._removed.get((tree, object_id), -1) >= sequence
 
-    def moved(self, tree: int, object_id: bytes) -> bool:
-        """Whether the object gets another name or place anywhere in the window."""
-        return (tree, object_id) in self._moved
+    def moved_after(self, tree: int, object_id: bytes, sequence: int) -> bool:
+        """Whether a record after `sequence` gives the object another name or place."""
+        return self._moved.get((tree, object_id), -1) > sequence
