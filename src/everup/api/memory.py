@@ -30,6 +30,7 @@ class MemoryAgent:
         self.sequence = 1000
         self.mode = "durable"
         self.paths: list[str] = []
+        self.units: list[str] = []
         self.sync = {name: "synchronized" for name in names}
         self.reachable = {name: True for name in names}
         self.warnings: list[Json] = []
@@ -63,7 +64,7 @@ class MemoryAgent:
             "group": "shop",
             "epoch": self.epoch,
             "mode": self.mode,
-            "state": "protected" if healthy else "syncing",
+            "state": "synchronized" if healthy else "syncing",
             "sentence": sentence,
             "arbiter": {
                 "kind": "voters",
@@ -81,6 +82,9 @@ class MemoryAgent:
                 "receive_queue": {"bytes": 4096, "operations": 3, "oldest_ms": 12},
                 "recovery_point_ms": 0,
             },
+            "witness": {"name": "witness", "reachable": True},
+            "protected": list(self.paths),
+            "units": list(self.units),
             "warnings": self.warnings,
         }
 
@@ -101,6 +105,7 @@ class MemoryAgent:
                 raise Refused(f"{path} cannot be protected", remedy="choose a directory below it")
         self.mode = mode or self.mode
         self.paths += paths
+        self.units += units
         return self._begin("protect", f"protected {', '.join(paths)}", lambda: None)
 
     async def unprotect(self, paths: list[str]) -> Json:

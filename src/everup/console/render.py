@@ -11,7 +11,6 @@ from typing import Any
 Json = dict[str, Any]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_GOOD = ("synchronized", "protected")
 
 
 def tone(status: Json | None, trouble: str = "") -> str:
@@ -19,9 +18,9 @@ def tone(status: Json | None, trouble: str = "") -> str:
     if status is None or trouble:
         return "unknown"
     state = status.get("state")
-    if state in _GOOD and not status.get("warnings"):
-        return "good"
-    if state in ("syncing", "changing") or state in _GOOD:
+    if state == "synchronized":
+        return "busy" if status.get("warnings") else "good"
+    if state in ("syncing", "changing", "unprotected"):
         return "busy"
     return "poor"
 
