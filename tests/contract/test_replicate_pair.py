@@ -1,7 +1,9 @@
 """Two replicator processes over loopback: sync, stream, kills, refusals."""
 
 import os
+import random
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from replicating import GROUP_ID, Authority, Server, differences, free_port, wait_for
+from replicating import GROUP_ID, Authority, Server, differences, free_port, object_ids, wait_for
 from standin_guard import StandInGuard
+from workload import Workload
 
 
 class Pair:
@@ -89,3 +92,51 @@ def test_initial_sync_then_stream(pair: Pair) -> None:
     guard.set_xattr("directory/moved", "user.note", b"value")
     guard.attributes("directory/moved", mode=0o4711, owner=(7, 8))
     pair.compare()
+
+
+def run_workload(pair: Pair, seed: int, steps: int, pause: float = 0.001) -> None:
+    workload = Workload(pair.guard, random.Random(seed))
+    for _ in range(steps):
+        workload.step()
+        time.sleep(pause)
+    for object_id in workload.orphans:
+        pair.guard.release(object_id)
+
+
+def fill(root: Path, seed: int, count: int = 60) -> None:
+    """A tree that nobody journaled: what was there before it was protected."""
+    chooser = random.Random(seed)
+    directories = [root]
+    for number in range(count):
+        parent = chooser.choice(directories)
+        kind = chooser.random()
+        path = parent / chooser.choice([f"n{number}", chr(97 + number % 6)])
+        if path.exists() or path.is_symlink():
+            continue
+        if kind < 0.2:
+            path.mkdir(mode=0o750)
+            directories.append(path)
+        elif kind < 0.3:
+            path.symlink_to("nowhere")
+        elif kind < 0.4:
+            with path.open("wb") as file:
+                file.seek(chooser.randrange(3 << 20))
+                file.write(b"end")
+        else:
+            path.write_bytes(chooser.randbytes(chooser.choice([0, 10, 5000, 400_000])))
+            os.setxattr(path, "user.seed", str(number).encode())
+            path.chmod(chooser.choice([0o600, 0o644, 0o4755]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sync_of_a_busy_tree_onto_another_one(pair: Pair, seed: int) -> None:
+    """The target has other data under the same names; the source is written all the time."""
+    fill(pair.alpha.lower(), seed)
+    fill(pair.beta.lower(), seed + 1000)
+    pair.start()
+    run_workload(pair, seed, 300, 0.004)
+    pair.wait_in_sync()
+    run_workload(pair, seed + 50, 60)
+    pair.compare()
+    ids = object_ids(pair.alpha.lower()), object_ids(pair.beta.lower())
+    assert all(ids[1][path] == object_id for path, object_id in ids[0].items() if object_id)
