@@ -113,7 +113,9 @@ class SocketConnect(Connect):
     def explain(self, error: Exception) -> EverupError:
         if isinstance(error, PermissionError):
             return NotConnected(
-                f"you may not use {self._path}", remedy="run it as root", code="not-permitted"
+                f"you may not use {self._path}",
+                remedy="run it as root",
+                code="socket-not-permitted",
             )
         if self._path == Places.real().agent_socket and not Places.real().server_settings.exists():
             return NotConnected(

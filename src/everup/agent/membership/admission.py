@@ -18,7 +18,7 @@ from everup.agent.membership.tokens import Kind, TokenStore
 from everup.config.load import NAME_PATTERN
 from everup.config.schema import GroupSettings, Identity, Member
 from everup.config.text import group_text
-from everup.errors import EverupError, Refused
+from everup.errors import BadInput, EverupError, Refused
 from everup.places import Places
 from everup.wire.messages import PROTOCOL_VERSIONS
 
@@ -139,7 +139,7 @@ def _with_member(group: GroupSettings, member: Member) -> GroupSettings:
 
 def _check_name_and_addresses(asked: JoinRequest) -> None:
     if not NAME_PATTERN.fullmatch(asked.name):
-        raise Refused(
+        raise BadInput(
             f"{asked.name!r} is not a name: small letters, digits and hyphens, at most 63",
             remedy="choose a name with --name",
             code="bad-name",
@@ -148,7 +148,7 @@ def _check_name_and_addresses(asked: JoinRequest) -> None:
         try:
             ip_address(address)
         except ValueError as error:
-            raise Refused(f"{address!r} is not an IP address", code="bad-address") from error
+            raise BadInput(f"{address!r} is not an IP address", code="bad-address") from error
 
 
 def _free_identity(kind: Kind, group: GroupSettings) -> Identity:
