@@ -29,13 +29,14 @@ from everup.errors import EverupError, Refused
 from everup.journal.history import add_epoch
 from everup.journal.operation import Epoch
 from everup.journal.record import Record
+from everup.journal.unclean import note_unclean_epoch
 from everup.journal.writer import CAUSE_CLOSE, JournalWriter
 from everup.limits import SEGMENT_BYTES
 from everup.model.ids import GROUP_XATTR, root_object_id
 from everup.model.position import ORIGIN, Position
 from everup.places import Places
 from everup.system.clock import boot_id
-from everup.system.files import save_json
+from everup.system.files import load_json, save_json
 from everup.system.kernelcalls import sync_filesystem
 from everup.system.leasepage import LeasePageReader
 from everup.system.mounts import mount_fuse
@@ -257,6 +258,8 @@ class Guard:
             )
         epoch = Epoch(request.epoch, parent, request.server, request.boot_id, request.reason)
         state = {"state": "open", "epoch": request.epoch, "server": request.server}
+        if (load_json(self.places.tree) or {}).get("state") == "open":
+            note_unclean_epoch(self.places.state, request.epoch)
         save_json(self.places.tree, state, operation="save-tree")
         with self.order.lock:
             closed = self.journal.begin_epoch(epoch)

@@ -26,15 +26,23 @@ def choose_catch_up(
     known: bool,
     held: bool,
     missing_trees: tuple[int, ...] = (),
+    unclean_epoch: int = 0,
 ) -> CatchUp:
     """`known`: the position is on this server's line of history; `held`: its journal still has
-    everything after it."""
+    everything after it; `unclean_epoch`: the newest one that began on a tree which a power cut had
+    left without what was not yet on the disk."""
     if missing_trees and position is not None:
         trees = ", ".join(map(str, missing_trees))
         return CatchUp(RESYNC, f"{server} does not hold tree {trees} yet: its trees are compared")
     if position is None:
         return CatchUp(RESYNC, f"{server} {_why_nowhere(tree_state)}: its trees are compared")
     where = f"{position.epoch}/{position.sequence}"
+    if position.epoch < unclean_epoch:
+        return CatchUp(
+            RESYNC,
+            f"epoch {unclean_epoch} began after an unclean stop, {server} stands before it: "
+            "its trees are compared",
+        )
     if held:
         return CatchUp(STREAM, f"{server} stands at {where}, the journal goes on from there")
     if known:

@@ -16,6 +16,7 @@ from everup.errors import Corrupt, EverupError, NotConnected, ProtocolError
 from everup.journal.history import load_history
 from everup.journal.operation import BatchEnd, encode_batch_end
 from everup.journal.record import HEADER_BYTES
+from everup.journal.unclean import last_unclean_epoch
 from everup.model.position import ORIGIN, Position
 from everup.replicate.catchup import RESYNC, CatchUp, choose_catch_up
 from everup.replicate.context import Context
@@ -79,7 +80,9 @@ class PeerLink:
         self.sentence = "not connected yet"
         self.code = ""
         self.bytes_written = 0
-        self.bytes_sent = 0
+        self._bytes_sent_before = 0
+        self._connection: Connection | None = None
+        self._again = threading.Event()
 
     def start(self) -> None:
         self._thread.start()
@@ -89,6 +92,15 @@ class PeerLink:
         if self._resync is not None:
             self._resync.stop()
         self._thread.join()
+
+    def greet_again(self) -> None:
+        """The settings have changed: agree anew on what this peer holds."""
+        self._again.set()
+
+    @property
+    def bytes_sent(self) -> int:
+        connection = self._connection
+        return self._bytes_sent_before + (connection.sent_bytes if connection else 0)
 
     @property
     def durable_sequence(self) -> int:
@@ -145,6 +157,8 @@ class PeerLink:
     def _converse(self) -> None:
         tls = client_context(self._context.places)
         connection = dial(self._addresses, self._port, tls, self.server)
+        self._connection = connection
+        self._again.clear()
         try:
             session = SourceSession()
             connection.send(session.hello(self._hello()))
@@ -157,7 +171,8 @@ class PeerLink:
                 cursor.close()
                 self._end_resync()
         finally:
-            self.bytes_sent += connection.sent_bytes
+            self._connection = None
+            self._bytes_sent_before += connection.sent_bytes
             connection.close()
 
     def _hello(self) -> Hello:
@@ -210,6 +225,7 @@ class PeerLink:
             known=known,
             held=cursor is not None,
             missing_trees=welcome.missing_trees,
+            unclean_epoch=last_unclean_epoch(self._context.places.state),
         )
         self.sentence, self.code = choice.sentence, choice.kind
         end = self._journal_end()
@@ -274,6 +290,8 @@ class PeerLink:
         self._send_queue.clear()
         heard = said = time.monotonic()
         while not self._stopped.is_set():
+            if self._again.is_set():
+                raise NotConnected("the settings of the group have changed")
             self._take(session, frames)
             if self._ship(connection, session, cursor):
                 said = time.monotonic()

@@ -78,6 +78,7 @@ class Replicator:
             Peer(str(entry["server"]), tuple(map(str, entry["addresses"])))
             for entry in arguments["peers"]
         ]
+        self._take_settings()
         with self._lock:
             if epoch < self._seal.epoch:
                 raise Refused(
@@ -95,6 +96,7 @@ class Replicator:
 
     def _become_target(self, arguments: dict[str, Any]) -> Reply:
         del arguments
+        self._take_settings()
         with self._lock:
             if self._receiver is not None:
                 return {}
@@ -137,8 +139,16 @@ class Replicator:
 
     def _reload(self, arguments: dict[str, Any]) -> Reply:
         del arguments
-        self._context.group = load_group(self._context.places.group_settings)
+        self._take_settings()
         return {}
+
+    def _take_settings(self) -> None:
+        before = self._context.group
+        self._context.group = load_group(self._context.places.group_settings)
+        source = self._source
+        if source is not None and before.protect != self._context.group.protect:
+            for link in source.links:
+                link.greet_again()
 
     def _allow_removals(self, arguments: dict[str, Any]) -> Reply:
         del arguments
