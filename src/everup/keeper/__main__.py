@@ -6,18 +6,16 @@ lasts. Started by everup-keeper.service. The one place where keeper and network 
 
 import sys
 
-from everup.keeper.settings import KeeperSettings
-from everup.keeper.start import serve
-from everup.network.public import PublicAddresses
-from everup.places import Places
-
-
-def _door(settings: KeeperSettings) -> PublicAddresses:
-    return PublicAddresses(settings.public)
+from everup.keeper.scheduling import raise_priority
 
 
 def main() -> int:
-    return serve(Places.real(), _door)
+    scheduling = raise_priority()
+    from everup.keeper.start import serve
+    from everup.network.public import PublicAddresses
+    from everup.places import Places
+
+    return serve(Places.real(), lambda settings: PublicAddresses(settings.public), scheduling)
 
 
 if __name__ == "__main__":

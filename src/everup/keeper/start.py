@@ -20,12 +20,15 @@ from everup.system.notify import notify
 from everup.wire.local import LocalServer
 
 
-def serve(places: Places, make_door: Callable[[KeeperSettings], PublicDoor]) -> int:
+def serve(
+    places: Places, make_door: Callable[[KeeperSettings], PublicDoor], scheduling: str
+) -> int:
     """Run until SIGTERM. 0, or 1 with a sentence on stderr."""
     try:
         places.make()
         settings = read_settings(places)
-        service = Service(places, settings, make_door(settings), settle())
+        settle()
+        service = Service(places, settings, make_door(settings), scheduling)
         service.open()
     except EverupError as error:
         print(f"{error.sentence}\n{error.remedy}", file=sys.stderr)

@@ -6,13 +6,16 @@ everup-witness.service.
 
 import sys
 
-from everup.keeper.public import NoPublicAddress
-from everup.keeper.start import serve
-from everup.places import Places
+from everup.keeper.scheduling import raise_priority
 
 
 def main() -> int:
-    return serve(Places.real(), lambda settings: NoPublicAddress())
+    scheduling = raise_priority()
+    from everup.keeper.public import NoPublicAddress
+    from everup.keeper.start import serve
+    from everup.places import Places
+
+    return serve(Places.real(), lambda settings: NoPublicAddress(), scheduling)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ not disable it on the one that comes second.
 
 import subprocess
 from collections.abc import Iterable
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 
 from everup.errors import EverupError
 
@@ -58,19 +58,56 @@ add rule arp everup output arp saddr ip 0.0.0.0 arp daddr ip @public4 \
 arp daddr ip != @leased4 counter drop
 """
 
+_EGRESS_TABLE = """\
+add table netdev everup
+add set netdev everup public4 { type ipv4_addr; }
+add set netdev everup public6 { type ipv6_addr; }
+add set netdev everup leased4 { type ipv4_addr; flags timeout; }
+add set netdev everup leased6 { type ipv6_addr; flags timeout; }
+flush set netdev everup public4
+flush set netdev everup public6
+"""
+_EGRESS_CHAIN = """\
+add chain netdev everup {chain} {{ type filter hook egress device "{device}" priority 0; \
+policy accept; }}
+flush chain netdev everup {chain}
+add rule netdev everup {chain} arp saddr ip @public4 arp saddr ip != @leased4 counter drop
+add rule netdev everup {chain} ip saddr @public4 ip saddr != @leased4 counter drop
+add rule netdev everup {chain} ip6 saddr @public6 ip6 saddr != @leased6 counter drop
+"""
+
 
 def rules(addresses: Iterable[str]) -> str:
     """The nft script that mutes exactly `addresses` ("192.0.2.10/24" or without length).
 
     Running it again keeps what is leased now.
     """
-    parsed = [ip_interface(address) for address in addresses]
-    four = [str(a.ip) for a in parsed if isinstance(a, IPv4Interface)]
-    six = [a.ip for a in parsed if isinstance(a, IPv6Interface)]
+    four, six = _split(addresses)
     lines = [_elements(f"{family} everup public4", four) for family in ("inet", "arp")]
     lines.append(_elements("inet everup public6", [str(a) for a in six]))
     lines.append(_elements("inet everup target6", [f"0x{int(a):032x}" for a in six]))
     return _RULES + "".join(lines)
+
+
+def egress_rules(addresses: Iterable[str], interfaces: Iterable[str]) -> str:
+    """The nft script that mutes `addresses` at the very exit of `interfaces` as well.
+
+    Packet sockets pass no other hook: our own gratuitous ARP leaves through one, and this process
+    may be stopped between looking at its lease and sending.
+    """
+    four, six = _split(addresses)
+    lines = [_elements("netdev everup public4", four)]
+    lines.append(_elements("netdev everup public6", [str(a) for a in six]))
+    for interface in interfaces:
+        chain = "out_" + interface.encode().hex()
+        lines.append(_EGRESS_CHAIN.format(chain=chain, device=interface))
+    return _EGRESS_TABLE + "".join(lines)
+
+
+def _split(addresses: Iterable[str]) -> tuple[list[str], list[IPv6Address]]:
+    parsed = [ip_interface(address) for address in addresses]
+    four = [str(a.ip) for a in parsed if isinstance(a, IPv4Interface)]
+    return four, [a.ip for a in parsed if isinstance(a, IPv6Interface)]
 
 
 def _elements(where: str, values: list[str]) -> str:
@@ -84,12 +121,16 @@ def hide(addresses: Iterable[str]) -> None:
     _nft(rules(addresses))
 
 
+def hide_at_exit(addresses: Iterable[str], interfaces: Iterable[str]) -> None:
+    """`egress_rules`, made. Raises EverupError, also when the kernel is older than 5.16."""
+    _nft(egress_rules(addresses, interfaces))
+
+
 def unhide() -> None:
     """Take the rules away (a server that leaves its group). Raises EverupError."""
-    _nft(
-        "add table inet everup\nadd table arp everup\n"
-        "delete table inet everup\ndelete table arp everup\n"
-    )
+    families = ("inet", "arp", "netdev")
+    lines = [f"add table {family} everup\ndelete table {family} everup\n" for family in families]
+    _nft("".join(lines))
 
 
 def _nft(script: str) -> None:

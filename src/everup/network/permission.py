@@ -20,7 +20,7 @@ _NETLINK_NETFILTER = 12
 _NFTABLES = 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _GET_TABLE, _NEW_ELEMENT, _DELETE_ELEMENT = 1, 12, 14
-_INET, _ARP = 1, 3
+_INET, _ARP, _NETDEV = 1, 3, 5
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _ELEMENT, _KEY, _VALUE, _TIMEOUT = 1, 1, 1, 4
 _TABLE_NAME = 1
@@ -29,16 +29,20 @@ Place = tuple[int, str, bytes]
 """(family, set, key)"""
 
 
-def places(addresses: Iterable[str]) -> list[Place]:
-    """Every set that has to name each of `addresses`."""
+def places(addresses: Iterable[str], at_exit: bool) -> list[Place]:
+    """Every set that has to name each of `addresses`; `at_exit`: those of `hide_at_exit` too."""
     found: list[Place] = []
     for address in addresses:
         parsed = ip_interface(address)
         key = parsed.ip.packed
         if isinstance(parsed, IPv4Interface):
-            found += [(_INET, "leased4", key), (_ARP, "leased4", key)]
+            name = "leased4"
+            found += [(_INET, name, key), (_ARP, name, key)]
         else:
-            found += [(_INET, "leased6", key), (_INET, "leased_target6", key)]
+            name = "leased6"
+            found += [(_INET, name, key), (_INET, "leased_target6", key)]
+        if at_exit:
+            found.append((_NETDEV, name, key))
     return found
 
 
@@ -47,13 +51,15 @@ class Permission:
 
     def __init__(self) -> None:
         self._netlink = NetlinkSocket(_NETLINK_NETFILTER)
+        self.at_exit = False
+        """Whether the rules of `hide_at_exit` are there and need to be told too."""
 
     def close(self) -> None:
         self._netlink.close()
 
     def grant(self, addresses: Iterable[str], timeout_ms: int) -> None:
         """Let `addresses` speak for `timeout_ms` from now, not longer and not shorter."""
-        where = places(addresses)
+        where = places(addresses, self.at_exit)
         if timeout_ms <= 0 or not where:
             return
         self._transact(
@@ -64,7 +70,7 @@ class Permission:
 
     def mute(self, addresses: Iterable[str]) -> None:
         """Forbid at once."""
-        where = places(addresses)
+        where = places(addresses, self.at_exit)
         if not where:
             return
         self._transact(
@@ -74,16 +80,23 @@ class Permission:
 
     def in_force(self) -> bool:
         """Whether the tables that `hide` makes are still there; somebody may flush the rules."""
-        for family in (_INET, _ARP):
-            sequence = self._netlink.next_sequence()
-            body = _family(family, 0) + attribute(_TABLE_NAME, TABLE.encode() + b"\0")
+        families = (_INET, _ARP, _NETDEV) if self.at_exit else (_INET, _ARP)
+        return all(self._has_table(family) for family in families)
+
+    def find_exit(self) -> None:
+        """Take note of rules of `hide_at_exit` that an earlier run of this process has made."""
+        self.at_exit = self._has_table(_NETDEV)
+
+    def _has_table(self, family: int) -> bool:
+        sequence = self._netlink.next_sequence()
+        body = _family(family, 0) + attribute(_TABLE_NAME, TABLE.encode() + b"\0")
+        try:
             kind = _NFTABLES << 8 | _GET_TABLE
-            try:
-                self._netlink.call(message(kind, REQUEST | ACK, sequence, body), sequence)
-            except OSError as error:
-                if error.errno == errno.ENOENT:
-                    return False
-                raise
+            self._netlink.call(message(kind, REQUEST | ACK, sequence, body), sequence)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
         return True
 
     def _element(self, kind: int, place: Place, timeout_ms: int | None) -> bytes:

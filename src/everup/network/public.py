@@ -15,7 +15,7 @@ from typing import Any
 from everup.errors import EverupError, Refused
 from everup.network.address import RENEW_NS, AddressTable, interface_index, keep_neighbours_of
 from everup.network.announce import Speaker, speaker
-from everup.network.hide import hide
+from everup.network.hide import hide, hide_at_exit
 from everup.network.permission import Permission
 
 MS = 1_000_000
@@ -58,8 +58,18 @@ class PublicAddresses:
         self._wanted: dict[str, Address] = {}
         self._deadline_ns = 0
         self._next_check_ns = 0
+        self._exits: set[str] = set()
+        self._outdated = True
         self.problem = ""
-        self._hide()
+        if not self._in_force():
+            self._hide()
+
+    def _in_force(self) -> bool:
+        """After a restart the rules are there: what has changed in them waits for a calm moment."""
+        try:
+            return self._permission.in_force()
+        except OSError:
+            return False
 
     def configure(self, guarded: Iterable[str]) -> None:
         """The group's settings have changed."""
@@ -69,9 +79,20 @@ class PublicAddresses:
     def _hide(self) -> None:
         try:
             hide(self._guarded)
-            self.problem = ""
+            self.problem, self._outdated = "", False
         except EverupError as error:
             self.problem = error.sentence
+        if self._exits:
+            self._hide_at_exit()
+
+    def _hide_at_exit(self) -> None:
+        try:
+            hide_at_exit(self._guarded, sorted(self._exits))
+            self._permission.at_exit = True
+        except EverupError:
+            # Kernels before 5.16 have no such hook; what the others do is enough but for a pause
+            # of this process at one certain instruction.
+            self._permission.at_exit = False
 
     # the lease
 
@@ -126,6 +147,9 @@ class PublicAddresses:
         if self._deadline_ns <= now_ns:
             raise Refused("this server does not hold the lease", code="not-the-holder")
         index = interface_index(interface)
+        if interface not in self._exits:
+            self._exits.add(interface)
+            self._hide_at_exit()
         waiting = _Together(done)
         for text in texts:
             address = self._wanted.get(text)
@@ -146,7 +170,10 @@ class PublicAddresses:
             address = Address(text, interface, interface_index(interface), voice, now_ns)
             address.present, address.next_ns = True, now_ns
             self._wanted[text] = address
+            self._exits.add(interface)
+        self._permission.find_exit()
         self._permit(now_ns)
+        self._next_check_ns = now_ns + RULES_CHECK_NS
 
     def wanted(self) -> list[tuple[str, str]]:
         """(address, interface) of what is up, for `restore`."""
@@ -217,7 +244,8 @@ class PublicAddresses:
     def _check_rules(self, now_ns: int) -> None:
         """Somebody may have flushed the rules (a firewall that was loaded anew)."""
         try:
-            if self._guarded and (self.problem or not self._permission.in_force()):
+            broken = self.problem or not self._permission.in_force()
+            if self._outdated or (self._guarded and broken):
                 self._hide()
                 if self._deadline_ns > now_ns:
                     self._permit(now_ns)
