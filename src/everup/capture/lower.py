@@ -9,12 +9,14 @@ very process and stand still.
 import ctypes
 import errno
 import os
+import resource
 import secrets
+import shutil
 import stat
 import threading
 from pathlib import Path
 
-from everup.capture.descriptors import Descriptors, Hot, Marks
+from everup.capture.descriptors import HOT_MAX, Descriptors, Hot, Marks
 from everup.capture.nodes import NodeTable, pack_handle, unpack_handle
 from everup.capture.protocol import ROOT_NODE
 from everup.model.ids import ORPHANS_NAME, PRIVATE_XATTR_PREFIX
@@ -46,7 +48,8 @@ class LowerTree:
         root_handle = calls.of(self.root)
         self.handle_kind = root_handle.kind
         pack_handle(root_handle)
-        self.descriptors = Descriptors(marks)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.descriptors = Descriptors(marks, min(HOT_MAX, limit // 8))
         self.nodes = NodeTable(memory)
         self.locks = [threading.Lock() for _ in range(LOCKS)]
         self.orphans: dict[int, bytes] = {}
@@ -80,12 +83,12 @@ class LowerTree:
         return names
 
     def drop_orphans(self) -> None:
-        """Delete what an earlier mount left: nobody can have it open any more."""
+        """Delete what an earlier mount or applier left: nobody can have it open any more."""
         for name in self._orphan_names():
             try:
                 os.unlink(name, dir_fd=self.orphans_directory)
             except IsADirectoryError:
-                os.rmdir(name, dir_fd=self.orphans_directory)
+                shutil.rmtree(name, dir_fd=self.orphans_directory)
         self.orphans.clear()
 
     def close(self) -> None:
@@ -155,6 +158,13 @@ class LowerTree:
                 write_id(hot.descriptor, handle, object_id, hot.path_only)
             hot.object_id = object_id
         return object_id
+
+    def known_identity(self, hot: Hot) -> bytes | None:
+        """Object id if there is one; without, nothing of the object was ever recorded."""
+        if hot.object_id is not None:
+            return hot.object_id
+        handle = unpack_handle(hot.node, self.handle_kind)
+        return read_id(hot.descriptor, handle, hot.path_only)
 
     def hint(self, hot: Hot) -> bytes:
         """Path of the object at this moment; the journal's lock is held."""

@@ -18,6 +18,7 @@ from everup.capture.batchends import BatchEnds
 from everup.capture.descriptors import Hot
 from everup.capture.lower import LowerTree
 from everup.capture.slots import Slot
+from everup.capture.unsynced import Unsynced
 from everup.journal.operation import ModifiedTime, encode_write
 from everup.journal.record import Operation
 from everup.journal.segment import Buffer
@@ -67,6 +68,7 @@ class Order:
         # time or not; the answer is checked as always.
         self.finishing = False
         self.policy = Policy()
+        self.unsynced = Unsynced()
         self.late_answers = 0
         self.journal_state = "ok"
         self.journal_sentence = ""
@@ -126,6 +128,7 @@ class Order:
         payload: Buffer = b"", request: Asking | None = None,
     ) -> None:  # fmt: skip
         """Append a change; `request` comes with its last record, which is the commit point."""
+        self.unsynced.changed(object_id)
         if self.journal_state != "ok":
             return
         try:

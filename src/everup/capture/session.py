@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 
@@ -19,11 +20,13 @@ from everup.capture.descriptors import Marks
 from everup.capture.lower import LowerTree
 from everup.capture.order import Order
 from everup.capture.slots import WAITS_DISK, WAITS_PEERS, Intent, Parked, Slot, Slots
+from everup.capture.waiting import killed
 from everup.limits import PAYLOAD_BYTES_MAX
-from everup.system.kernelcalls import DIRECTORY_BUFFER_BYTES, HandleCalls
+from everup.system.kernelcalls import DIRECTORY_BUFFER_BYTES, HandleCalls, sync_filesystem
 
 THREADS = 4
 SYNC_THREADS = 4
+KILLED_POLL_S = 0.1
 _IN = protocol.IN_HEADER
 _OUT = protocol.OUT_HEADER
 _OUT_BYTES = protocol.OUT_HEADER_BYTES
@@ -40,7 +43,7 @@ class Request:
     __slots__ = (
         "body", "buffer", "calls", "directory_buffer", "gid", "intent", "length", "node", "opcode",
         "order",
-        "place", "session", "slot", "tree", "uid", "unique",
+        "place", "session", "slot", "thread", "tree", "uid", "unique",
     )  # fmt: skip
 
     def __init__(self, session: "Session", slot: Slot) -> None:
@@ -56,11 +59,12 @@ class Request:
         # Set only while a killed worker's request is being finished.
         self.intent: Intent | None = None
         self.length = self.opcode = self.unique = self.node = self.uid = self.gid = 0
+        self.thread = 0
 
     def parse(self) -> None:
-        (self.length, self.opcode, self.unique, self.node, self.uid, self.gid, _, _) = (
-            _IN.unpack_from(self.body)
-        )
+        (
+            self.length, self.opcode, self.unique, self.node, self.uid, self.gid, self.thread, _,
+        ) = _IN.unpack_from(self.body)  # fmt: skip
 
     def names(self, offset: int, count: int = 1) -> list[bytes]:
         """Strings of the request, each ended by a zero byte, behind the fixed part."""
@@ -91,9 +95,13 @@ class Session:
         self.marks = marks
         self.handlers = handlers
         self.ended = threading.Event()
+        self.on_ended: Callable[[], None] = lambda: None
         self._syncing = 0
         self._threads: list[threading.Thread] = []
         self._parked: dict[int, Parked] = {}
+        self._waiters: dict[int, int] = {}
+        self._signalled: set[int] = set()
+        self._watching = False
         self._resent: dict[int, int] = {}
         self._parked_lock = threading.Lock()
         self._sync_places = threading.Semaphore(SYNC_THREADS)
@@ -123,7 +131,9 @@ class Session:
                     continue
                 if error.errno not in _GONE:
                     print(f"everup-guard: /dev/fuse: {error}", file=sys.stderr, flush=True)
-                self.ended.set()
+                if not self.ended.is_set():
+                    self.ended.set()
+                    self.on_ended()
                 return
             marks.enter(place)
             request.parse()
@@ -241,16 +251,24 @@ class Session:
         parked = self.slots.park(request.unique, request.node, sequence, written, state)
         with self._parked_lock:
             self._parked[parked.place] = parked
+            self._waiters[parked.place] = request.thread
         return parked
 
     def _sync_now(self, node: int, data_only: bool) -> None:
         hot = self.tree.hot(node)
         if hot.path_only:
             return
+        unsynced = self.order.unsynced
+        object_id = None if hot.directory else self.tree.known_identity(hot)
+        change = unsynced.change_of(object_id)
+        if change is None and not hot.directory:
+            unsynced.make_whole(self.tree.tree_id, lambda: sync_filesystem(self.tree.root))
+            return
         if data_only:
             os.fdatasync(hot.descriptor)
         else:
             os.fsync(hot.descriptor)
+            unsynced.synced(object_id, change)
 
     def _sync_apart(self, parked: Parked, data_only: bool) -> None:
         with self._sync_places:
@@ -277,6 +295,8 @@ class Session:
         with self._parked_lock:
             if self._parked.pop(parked.place, None) is None:
                 return
+            self._waiters.pop(parked.place, None)
+            self._signalled.discard(parked.place)
         if not number:
             try:
                 self.order.confirm()
@@ -297,10 +317,28 @@ class Session:
                 self._finish(parked, 0)
 
     def interrupt(self, unique: int) -> None:
-        """The process that waits was killed: let it go."""
-        for parked in list(self._parked.values()):
-            if parked.unique & ~protocol.UNIQUE_RESEND == unique & ~protocol.UNIQUE_RESEND:
-                self._finish(parked, errno.EINTR)
+        """A signal reached a process that waits; it is let go if it was, or will be, killed."""
+        plain = unique & ~protocol.UNIQUE_RESEND
+        with self._parked_lock:
+            for parked in self._parked.values():
+                if parked.unique & ~protocol.UNIQUE_RESEND == plain:
+                    self._signalled.add(parked.place)
+            if not self._signalled or self._watching:
+                return
+            self._watching = True
+        threading.Thread(target=self._watch_signalled, daemon=True).start()
+
+    def _watch_signalled(self) -> None:
+        while True:
+            with self._parked_lock:
+                waiting = [(self._parked[i], self._waiters.get(i, 0)) for i in self._signalled]
+                if not waiting:
+                    self._watching = False
+                    return
+            for parked, thread in waiting:
+                if killed(thread):
+                    self._finish(parked, errno.EINTR)
+            time.sleep(KILLED_POLL_S)
 
     def fail_waiting(self, number: int) -> None:
         for parked in list(self._parked.values()):
