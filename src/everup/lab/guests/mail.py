@@ -31,7 +31,7 @@ class Keeper:
             "at_monotonic": at,
             "from": envelope.mail_from,
             "to": envelope.rcpt_tos,
-            "subject": str(mail["subject"]),
+            "subject": " ".join(str(mail["subject"]).split()),
         }
         (self._directory / f"{number:06d}.eml").write_bytes(envelope.content)
         temporary = self._directory / f"{number:06d}.new"
