@@ -6,6 +6,7 @@ the process that also serves the API; it starts the control loop and what feeds 
 
 import asyncio
 import logging
+import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -47,6 +48,7 @@ class Everup:
     async def start(self) -> None:
         """Begin to take turns. Returns after the first one, so that `status` has an answer."""
         loop = self._parts.loop
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, loop.wake)
         self._parts.membership.settings.on_change.append(self._settings_changed())
         self._spawn(loop.run(), "control loop")
         self._spawn(self._feeds.run(), "feeds")

@@ -68,7 +68,8 @@ def _server(v: ServerView, view: GroupView, o: Observation, extra: Json) -> Json
         "identity": v.identity,
         "role": _role(v),
         "reachable": v.reachable,
-        "gate": "open" if v.facts.get("gate") == "open" else "closed",
+        # What a server that is not heard said last is over: its lease has ended.
+        "gate": "open" if v.reachable and v.facts.get("gate") == "open" else "closed",
         "position": position,
         "applied": _short(applied),
         "sync": _sync(v, view, o),

@@ -380,7 +380,8 @@ def handed_to_me(s: State, o: Observation) -> bool:
 def giver(o: Observation) -> str:
     """Peer that gave its lease up for this server and waits for it to stand."""
     for found in o.keeper.peers if o.keeper is not None else ():
-        if found.facts.hand_to == o.server and not silent(o, found.server):
+        released = o.keeper is not None and o.keeper.holder != found.server
+        if found.facts.hand_to == o.server and released and not silent(o, found.server):
             return found.server
     return ""
 

@@ -58,7 +58,7 @@ def _list_words(s: State, o: Observation) -> dict[str, str]:
 
 
 def _voter_words(s: State, o: Observation) -> dict[str, str]:
-    missing = sorted(set(upkeep.full_voters(o)) - set(_voters(s, o)))
+    missing = sorted(v for v in upkeep.full_voters(o) if v != o.server and c.silent(o, v))
     return {"missing": " and ".join(missing), "names": ", ".join(_voters(s, o))}
 
 

@@ -55,7 +55,8 @@ def _limping(s: State, o: Observation) -> bool:
 
 
 def _released(s: State, o: Observation) -> bool:
-    return c.done(s, o, "Release") and not c.any_lease(s, o) and c.out_of_service(s, o)
+    """Nothing here acts and no lease is left: the partner may stand, however it came about."""
+    return s.role is Role.SWITCHING and not c.any_lease(s, o) and c.out_of_service(s, o)
 
 
 def _cannot_hand_over(s: State, o: Observation) -> bool:

@@ -37,7 +37,7 @@ class PeerFacts:
     applied: Position | None = None
     consistent: bool = False
     hand_to: str = ""
-    """Server that this peer hands the active role to, once its gate is closed."""
+    """Server that this peer hands the active role to; it may stand when the lease is released."""
     cause: str = ""
     """Why it hands over: "switchback" when it could not go into service itself."""
     partner: str = ""

@@ -11,7 +11,7 @@ from typing import Any
 from everup.decide.conditions import consistent
 from everup.model.observation import Observation, PeerFacts, Replicator
 from everup.model.position import Position
-from everup.model.role import State
+from everup.model.role import Role, State
 
 SENTENCE_CHARACTERS_MAX = 120
 FACTS_BYTES_MAX = 900
@@ -37,7 +37,7 @@ def own_facts(s: State, o: Observation, *, sentence: str, trouble: str) -> dict[
         _put_position(facts, "applied", data.applied)
         put("receive_queue", [data.receive_bytes, data.receive_operations, data.receive_oldest_ms])
         put("send_queue", _send_queue(data))
-    if s.row == HANDED_OVER and s.partner:
+    if s.partner and (s.role is Role.SWITCHING or s.row == HANDED_OVER):
         put("hand_to", s.partner)
         put("cause", s.cause.value)
     if s.partner:
