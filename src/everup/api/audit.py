@@ -1,7 +1,7 @@
 """Who changed what: one line in the journal for every request that may change something.
 
 What enters: requests. What leaves: log lines `audit: WHO METHOD PATH BODY -> STATUS`. Secrets are
-never in them: bodies that carry one are left out.
+never in them: bodies that carry one, or a whole document, are left out.
 """
 
 import logging
@@ -15,7 +15,9 @@ from everup.api.errors import Handler
 log = logging.getLogger("everup.audit")
 
 BODY_SHOWN_MAX = 500
-_SECRET_PATHS = frozenset({"/v1/login", "/join", "/join-witness", "/v1/tokens", "/v1/config"})
+_NOT_SHOWN = frozenset(
+    {"/v1/login", "/join", "/join-witness", "/v1/tokens", "/v1/config", "/peer/settings"}
+)
 
 
 def audited(who: Callable[[web.Request], str]) -> Any:
@@ -25,7 +27,7 @@ def audited(who: Callable[[web.Request], str]) -> Any:
     async def write(request: web.Request, handler: Handler) -> web.StreamResponse:
         answer = await handler(request)
         if request.method != "GET":
-            body = "" if request.path in _SECRET_PATHS else await _shown(request)
+            body = "" if request.path in _NOT_SHOWN else await _shown(request)
             asked = f"{who(request)} {request.method} {request.path} {body}"
             log.info("audit: %s-> %s", asked, answer.status)
         return answer

@@ -103,8 +103,8 @@ class Membership:
             order_after_mounts(self.places, [tree.path for tree in group.protect])
         except (EverupError, OSError) as error:
             log.warning("boot order of the protected paths was not written: %s", error)
-        places = self.places
-        for path in (places.keeper_socket, places.replicator_socket, places.guard_socket):
+        # The guard keeps no settings: the agent gives it what it needs with every verb.
+        for path in (self.places.keeper_socket, self.places.replicator_socket):
             try:
                 call(path, "reload", deadline_ms=RELOAD_DEADLINE_MS)
             except NotConnected:
