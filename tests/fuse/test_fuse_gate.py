@@ -18,7 +18,7 @@ from everup.capture.gate import ArmedTree
 from everup.errors import EverupError, Refused
 from everup.model.ids import GROUP_XATTR
 from everup.system.files import load_json
-from everup.system.mounts import mounts_at
+from everup.system.mounts import MNT_FORCE, mounts_at, unmount
 from everup.wire.local import subscribe
 
 pytestmark = pytest.mark.fuse
@@ -260,6 +260,40 @@ def test_disarm_gives_the_plain_directory_back(guard: GuardProcess) -> None:
     assert mounts_at(guard.tree) == []
     (guard.tree / "g").write_bytes(b"plain")
     assert gate.load_armed(guard.places) == []
+
+
+def test_disarming_one_tree_leaves_the_other_open(guard: GuardProcess) -> None:
+    (guard.tree / "f").write_bytes(b"1")
+    guard.call("disarm", trees=[1])
+    assert mounts_at(guard.tree) == []
+    (guard.tree / "f").write_bytes(b"plain")
+    (guard.paths[1] / "f").write_bytes(b"2")
+    assert [tree["id"] for tree in guard.call("status")["trees"]] == [2]
+    guard.compare(2)
+
+
+def test_an_aborted_connection_ends_with_closed_gates(guard: GuardProcess) -> None:
+    # In use, so that it is only aborted, and the dead mount would stay.
+    held = os.open(guard.tree, os.O_RDONLY)
+    with pytest.raises(OSError, match="busy"):
+        unmount(guard.tree, MNT_FORCE)
+    for _ in range(300):
+        if guard.call("status")["gate"] == "closed":
+            break
+        time.sleep(0.01)
+    assert errno_of((guard.tree / "f").touch) == errno.EROFS
+    assert errno_of((guard.paths[1] / "f").touch) == errno.EROFS
+    os.close(held)
+    guard.open(epoch=2)
+    (guard.tree / "f").touch()
+
+
+def test_orphans_of_an_applier_are_removed_at_opening(closed: GuardProcess) -> None:
+    displaced = closed.lower() / ".everup-orphans" / "displaced"
+    displaced.mkdir(parents=True)
+    (displaced / "inside").write_bytes(b"x")
+    closed.open()
+    assert not displaced.exists()
 
 
 def test_arming_while_open_joins_the_epoch(guard: GuardProcess) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from guarding import GuardProcess
 
+from everup.capture.protocol import HAS_RESEND
 from everup.capture.runstate import memory_directory
 from everup.capture.session import THREADS
 from everup.capture.slots import Slots
@@ -113,7 +114,14 @@ def check_database(path: Path) -> None:
         assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
 
 
-def test_killed_worker_under_load(guard: GuardProcess) -> None:
+@pytest.mark.parametrize("resend", [True, False], ids=["resend", "older-kernel"])
+def test_killed_worker_under_load(guard: GuardProcess, resend: bool) -> None:
+    if not resend:
+        # What INIT agreed on lies in shared memory: the next workers believe in an older kernel.
+        for tree in ("1", "2"):
+            path = memory_directory(guard.places) / tree / "slots"
+            slots = Slots(path, THREADS)
+            slots.set_features(slots.features & ~HAS_RESEND)
     load = Load()
     for i in range(3):
         load.run(every_operation(guard.paths[i % 2] / f"w{i}"))
@@ -126,7 +134,9 @@ def test_killed_worker_under_load(guard: GuardProcess) -> None:
     guard.wait_served()
     time.sleep(0.3)
     load.finish()
-    assert guard.call("status")["worker"]["restarts"] == KILLS
+    status = guard.call("status")
+    assert status["worker"]["restarts"] == KILLS
+    assert status["resend"] or not resend
     assert load.steps > 50
     check_database(guard.tree / "wal.db")
     check_database(guard.tree / "delete.db")

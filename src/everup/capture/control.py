@@ -15,7 +15,6 @@ from everup.capture.gate import ArmedTree
 from everup.capture.guard import Guard, OpenRequest
 from everup.capture.order import Policy
 from everup.capture.protocol import HAS_RESEND
-from everup.config.load import load_group
 from everup.errors import BadInput, Refused
 from everup.journal.segment import list_segments
 from everup.journal.writer import Closed
@@ -124,6 +123,9 @@ class Control:
         return {"position": self._guard.open(request).to_json()}
 
     def _group_id(self) -> str:
+        # Imported here: settings are read once, and a new worker has to be fast.
+        from everup.config.load import load_group
+
         return load_group(self._guard.places.group_settings).group_id
 
     def _close(self, arguments: dict[str, Any]) -> Reply:

@@ -42,6 +42,7 @@ from everup.system.leasepage import LeasePageReader
 from everup.system.mounts import mount_fuse
 
 INIT_MAX_S = 5.0
+DISARM_GRACE_S = 2.0
 DRAIN_MAX_S = 1.0
 JOURNAL_FREE_BYTES_MIN = 2 * SEGMENT_BYTES
 
@@ -113,7 +114,10 @@ class Guard:
             print(f"everup-guard: {error}", file=sys.stderr, flush=True)
 
     def _resume(self, state: RunState, loose: tuple[Record, ...]) -> None:
-        alive = all(self._held_name(t.tree_id) in self.keeping.held for t in state.trees)
+        alive = all(
+            self._held_name(tree.tree_id) in self.keeping.held and gate.is_open(Path(tree.path))
+            for tree in state.trees
+        )
         self.order.epoch = state.epoch
         self.order.closed = self._ends.load()
         self.order.closing = not alive
@@ -129,6 +133,8 @@ class Guard:
             settle(session, loose, alive)
         self.order.finishing = False
         if not alive:
+            for path in self.paths.values():
+                gate.unmount_hard(path)
             self._finish_closing(state.epoch)
             return
         for session in self.sessions.values():
@@ -148,6 +154,7 @@ class Guard:
         tree = LowerTree(tree_id, self.places.lower(tree_id), root_id, memory, self._marks)
         slots = Slots(memory / "slots", self._threads)
         session = Session(device, tree, self.order, slots, self._marks, HANDLERS)
+        session.on_ended = self._connection_ended
         self.sessions[tree_id] = session
         self.paths[tree_id] = path
         return session
@@ -175,14 +182,20 @@ class Guard:
                     self._save_state()
 
     def disarm(self, tree_ids: list[int]) -> None:
-        """Plain directories again. Refused while the gate is open."""
+        """Plain directories again; one whose gate is open is closed first."""
         with self._lock:
-            if self.sessions:
-                raise Refused("the gate is open", remedy="close it first", code="gate-open")
             armed = gate.load_armed(self.places)
             for tree in armed:
-                if tree.tree_id in tree_ids:
-                    gate.disarm_tree(self.places, tree)
+                if tree.tree_id not in tree_ids:
+                    continue
+                session = self.sessions.get(tree.tree_id)
+                if session is not None:
+                    session.on_ended = lambda: None
+                    gate.unmount_gently(tree.path, time.monotonic() + DISARM_GRACE_S)
+                    gate.unmount_hard(tree.path)
+                    self._end_session(tree.tree_id)
+                    self._save_state()
+                gate.disarm_tree(self.places, tree)
             left = [tree for tree in armed if tree.tree_id not in tree_ids]
             gate.save_armed(self.places, left)
 
@@ -310,15 +323,23 @@ class Guard:
             return self.journal.position, self.clean is not False
         give_up = time.monotonic() + grace_s
         if self.order.in_time():
+            # Unmounting writes back what is mapped; when the lease ends meanwhile those writes are
+            # held, and only the closing gate lets them (and us) go.
+            timer = threading.Timer(grace_s, self._stop_admitting)
+            timer.start()
             for path in self.paths.values():
                 gate.unmount_gently(path, give_up)
-        self.order.closing = True
+            timer.cancel()
+        self._stop_admitting()
         for session in self.sessions.values():
             session.fail_waiting(errno.EIO)
         self._drain()
         for path in self.paths.values():
             gate.unmount_hard(path)
         return self._finish_closing(self.order.epoch)
+
+    def _stop_admitting(self) -> None:
+        self.order.closing = True
 
     def _drain(self) -> None:
         """Let running handlers end: with the gate closing none of them can wait."""
@@ -335,16 +356,8 @@ class Guard:
         self.order.close_batch(CAUSE_CLOSE)
         clean = self.order.journal_state == "ok" and not self.journal.open_records
         self.journal.sync()
-        for number, session in self.sessions.items():
-            sync_filesystem(session.tree.root)
-            session.tree.drop_orphans()
-            session.tree.close()
-            name = self._held_name(number)
-            if name in self.keeping.held:
-                self.keeping.drop(name)
-            shutil.rmtree(self._memory(number), ignore_errors=True)
-        self.sessions.clear()
-        self.paths.clear()
+        for number in list(self.sessions):
+            self._end_session(number)
         position = self.journal.position
         if clean:
             value = {"state": "at", "position": position.to_json()}
@@ -355,6 +368,26 @@ class Guard:
             f"everup-guard: gate closed at {epoch}/{position.sequence}", file=sys.stderr, flush=True
         )
         return position, clean
+
+    def _end_session(self, number: int) -> None:
+        """Its connection is gone: everything to the disk, nothing kept."""
+        session = self.sessions.pop(number)
+        del self.paths[number]
+        session.join(DRAIN_MAX_S)
+        self.order.close_batch(CAUSE_CLOSE)
+        sync_filesystem(session.tree.root)
+        session.tree.drop_orphans()
+        session.tree.close()
+        name = self._held_name(number)
+        if name in self.keeping.held:
+            self.keeping.drop(name)
+        shutil.rmtree(self._memory(number), ignore_errors=True)
+
+    def _connection_ended(self) -> None:
+        """Somebody else unmounted or aborted it: no dead mount may stay behind."""
+        if not self.order.closing:
+            print("everup-guard: a connection ended, closing the gate", file=sys.stderr, flush=True)
+            threading.Thread(target=self.close, args=(0,), daemon=True).start()
 
     # policy and acknowledgements
 
