@@ -98,8 +98,9 @@ class Context:
 
     def add_held_trees(self, trees: Iterable[int]) -> None:
         held = self.held_trees()
-        if not held.issuperset(trees):
-            save_json(self.trees_path, sorted(held | set(trees)), operation="save-trees")
+        added = held.union(trees)
+        if added != held:
+            save_json(self.trees_path, sorted(added), operation="save-trees")
 
     def open_lower(self, tree_id: int, *, adopt: bool = False) -> LowerTree:
         """Raises Refused when the tree is not there or not this group's."""

@@ -14,6 +14,7 @@ from everup.errors import BadInput, Refused
 from everup.model.position import Position
 from everup.places import PEER_STREAM_PORT
 from everup.replicate.context import Context
+from everup.replicate.receivelog import ReceiveLog
 from everup.replicate.receiving import Receiver
 from everup.replicate.seal import Seal
 from everup.replicate.source import Peer, Source
@@ -127,8 +128,14 @@ class Replicator:
         return {"position": position.to_json() if position else None}
 
     def _position_at_rest(self) -> Position | None:
-        """Where the trees stand while this process has no role."""
-        return load_tree_state(self._context.places.tree).position
+        """Where this server stands while the process has no role: the end of what it received."""
+        state = load_tree_state(self._context.places.tree)
+        if state.position is None:
+            return None
+        log = ReceiveLog(self._context.places.receive, self._context.door)
+        end = log.open()
+        log.close()
+        return end if end is not None and log.holds(state.position) else state.position
 
     def _drain(self, arguments: dict[str, Any]) -> Reply:
         deadline_ms = int(arguments.get("deadline_ms", DRAIN_MS))
