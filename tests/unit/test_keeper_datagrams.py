@@ -16,8 +16,8 @@ MESSAGES: list[Message] = [
     Beat(0, 0, 0, None),
     Request("ask", 8, 1_000_000_000, 123456789, 5, JOINT),
     Request("vote", 8, 1_000_000_000, 123456789, 5, Known(RECORD)),
-    Reply("renew", 8, 123456789, 5, "", 0, 8, JOINT),
-    Reply("vote", 8, 123456789, 5, "granted-elsewhere", 400, 9, None),
+    Reply("renew", 8, 1_000_000_000, 123456789, 5, "", 0, 8, JOINT),
+    Reply("vote", 8, 1_000_000_000, 123456789, 5, "granted-elsewhere", 400, 9, None),
 ]
 
 

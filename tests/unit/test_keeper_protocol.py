@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from keeperbench import MS, START_NS, Bench
 
+from everup.keeper.desk import Timing
 from everup.keeper.voter import VoteState
 
 
@@ -244,6 +245,30 @@ def test_a_newer_promise_is_told_and_does_not_end_the_lease() -> None:
     bench.run(1500)
     assert bench.holders() == ["a"]
     assert bench.last("newer-epoch", "a")[1]["epoch"] == 9
+
+
+@pytest.mark.parametrize("factor", [0.5, 4])
+def test_other_intervals_take_effect_without_a_gap(factor: float) -> None:
+    """A grant counts for what its voter was asked for, not for what the settings say now."""
+    bench = trio()
+    bench.run(1000)
+    old = bench.timing
+    bench.timing = Timing(
+        int(old.heartbeat_ns * factor), int(old.lease_ns * factor), int(old.renew_ns * factor)
+    )
+    for name in ("a", "b", "witness"):
+        keeper = bench.keepers[name]
+        bench.do(name, keeper.configure(bench.now_ns, bench.members, bench.timing))
+        _, deadline_ns = bench.pages["a"]
+        grants = [k.desk.voter.grant for k in bench.keepers.values()]
+        kept = [g for g in grants if g is not None and g.until_ns > deadline_ns]
+        assert len(kept) >= 2, "a majority of the voters waits longer than the holder acts"
+        bench.run(100)
+    bench.run(8000)
+    assert "lease-lost" not in bench.kinds("a")
+    _, deadline_ns = bench.pages["a"]
+    left_ms = (deadline_ns - bench.now_ns) / MS
+    assert 600 * factor < left_ms < 1000 * factor
 
 
 def test_two_candidates_at_once_one_wins() -> None:

@@ -63,7 +63,7 @@ class Holding:
             return False
         state = self.desk.voter.state
         if (state.promised, state.holder) == (epoch, self.desk.server):
-            self.begin(Lease(epoch, self.desk.timing.lease_ns, deadline_ns))
+            self.begin(Lease(epoch, deadline_ns))
             return True
         self._ended_ns, self._ended_epoch = deadline_ns, epoch
         self.desk.publish(epoch, 0)
@@ -142,7 +142,7 @@ class Holding:
             self._renew_record(lease, known)
         if not reply.granted or reply.epoch != lease.epoch or reply.kind == "ask":
             return
-        lease.acknowledge(voter, reply.sent_ns)
+        lease.acknowledge(voter, reply.sent_ns, reply.lease_ns)
         if lease.proposed is not None and reply.known is not None:
             self._accepted(lease, voter, reply.known, known)
         self._extend(lease)

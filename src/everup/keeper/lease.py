@@ -20,9 +20,9 @@ def holder_lease_ns(lease_ns: int) -> int:
     return lease_ns * SHARE_PERCENT // 100 - RESERVE_NS
 
 
-def asked_by_majority_ns(voters: tuple[str, ...], asked_ns: dict[str, int]) -> int | None:
-    """The latest time since which more than half of `voters` was asked and granted."""
-    times = sorted((asked_ns[voter] for voter in voters if voter in asked_ns), reverse=True)
+def granted_by_majority_ns(voters: tuple[str, ...], until_ns: dict[str, int]) -> int | None:
+    """The latest time until which more than half of `voters` has granted; None without them."""
+    times = sorted((until_ns[voter] for voter in voters if voter in until_ns), reverse=True)
     needed = len(voters) // 2 + 1
     return times[needed - 1] if len(times) >= needed else None
 
@@ -32,18 +32,19 @@ class Lease:
     """A lease of `epoch`. The deadline never moves back: what was granted holds until its end."""
 
     epoch: int
-    lease_ns: int
     deadline_ns: int = 0
-    asked_ns: dict[str, int] = field(default_factory=dict)
+    until_ns: dict[str, int] = field(default_factory=dict)
+    """Until when each voter's grant may be used."""
     proposed: tuple[int, int] | None = None
     """Key of a change that this very lease has proposed and that is not committed."""
     sole_proposer: bool = False
     """Nobody else has ever proposed that change, so nobody else can have committed it."""
     accepted: set[str] = field(default_factory=set)
 
-    def acknowledge(self, voter: str, sent_ns: int) -> None:
-        """`voter` has granted what was asked at `sent_ns`."""
-        self.asked_ns[voter] = max(sent_ns, self.asked_ns.get(voter, sent_ns))
+    def acknowledge(self, voter: str, sent_ns: int, lease_ns: int) -> None:
+        """`voter` has granted `lease_ns` on a request that left at `sent_ns`."""
+        until_ns = sent_ns + holder_lease_ns(lease_ns)
+        self.until_ns[voter] = max(until_ns, self.until_ns.get(voter, until_ns))
 
     def electorates(self, known: Known) -> tuple[tuple[str, ...], ...]:
         """Whose majorities the lease needs.
@@ -60,12 +61,9 @@ class Lease:
 
     def extend(self, known: Known) -> bool:
         """Recompute the deadline; True when it moved."""
-        times = [asked_by_majority_ns(v, self.asked_ns) for v in self.electorates(known)]
+        times = [granted_by_majority_ns(v, self.until_ns) for v in self.electorates(known)]
         granted = [time for time in times if time is not None]
-        if len(granted) < len(times):
+        if len(granted) < len(times) or min(granted) <= self.deadline_ns:
             return False
-        deadline_ns = min(granted) + holder_lease_ns(self.lease_ns)
-        if deadline_ns <= self.deadline_ns:
-            return False
-        self.deadline_ns = deadline_ns
+        self.deadline_ns = min(granted)
         return True

@@ -53,6 +53,7 @@ class Reply:
 
     kind: RequestKind
     epoch: int
+    lease_ns: int
     sent_ns: int
     run: int
     reason: str
@@ -83,8 +84,9 @@ def encode(message: Message) -> bytes:
             value |= {"lease": message.lease_ns, "sent": message.sent_ns, "run": message.run}
         case Reply():
             value |= {"type": "reply", "kind": message.kind, "epoch": message.epoch}
-            value |= {"sent": message.sent_ns, "run": message.run, "reason": message.reason}
-            value |= {"wait": message.wait_ns, "promised": message.promised}
+            value |= {"lease": message.lease_ns, "sent": message.sent_ns, "run": message.run}
+            value |= {"reason": message.reason, "wait": message.wait_ns}
+            value |= {"promised": message.promised}
     return json.dumps(value, separators=(",", ":")).encode()
 
 
@@ -112,15 +114,17 @@ def _decode(value: dict[str, Any]) -> Message:
     kind = value["kind"]
     if kind not in ("ask", "vote", "renew"):
         raise ValueError(f"unknown kind {kind!r}")
-    epoch, sent, run = _count(value["epoch"]), _count(value["sent"]), _count(value["run"])
+    epoch, lease = _count(value["epoch"]), _count(value["lease"])
+    sent, run = _count(value["sent"]), _count(value["run"])
     if value["type"] == "request":
         if known is None:
             raise ValueError("a request without a record")
-        return Request(kind, epoch, _count(value["lease"]), sent, run, known)
+        return Request(kind, epoch, lease, sent, run, known)
     if value["type"] != "reply":
         raise ValueError(f"unknown message {value['type']!r}")
     reason, wait = str(value["reason"]), _count(value["wait"])
-    return Reply(kind, epoch, sent, run, reason, wait, _count(value["promised"]), known)
+    promised = _count(value["promised"])
+    return Reply(kind, epoch, lease, sent, run, reason, wait, promised, known)
 
 
 def _count(value: Any) -> int:

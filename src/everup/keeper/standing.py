@@ -158,7 +158,7 @@ class Standing:
         """A majority would agree: promise the epoch ourselves, the others are asked after that."""
         desk = self.desk
         attempt.phase = "promising"
-        attempt.lease = Lease(attempt.epoch, desk.timing.lease_ns)
+        attempt.lease = Lease(attempt.epoch)
         attempt.vote_until_ns = attempt.next_ns = desk.now_ns + desk.timing.lease_ns
         attempt.agreed_ns.clear()
         self.own_epoch = max(self.own_epoch, attempt.epoch)
@@ -183,7 +183,7 @@ class Standing:
         elif reply.kind == "ask" and attempt.phase == "asking":
             self._agreed(attempt, voter, reply)
         elif reply.kind == "vote" and attempt.lease is not None:
-            attempt.lease.acknowledge(voter, reply.sent_ns)
+            attempt.lease.acknowledge(voter, reply.sent_ns, reply.lease_ns)
             attempt.refused.discard(voter)
             if voter == self.desk.server and attempt.phase == "promising":
                 attempt.phase = "voting"
@@ -205,7 +205,7 @@ class Standing:
         lease, known = attempt.lease, self.desk.voter.state.known
         if lease is None or known is None or known.key != attempt.key:
             return None
-        if self.desk.server not in lease.asked_ns:
+        if self.desk.server not in lease.until_ns:
             return None
         lease.extend(known)
         if lease.deadline_ns <= self.desk.now_ns:
@@ -260,7 +260,7 @@ class Standing:
         record = Record(version, epoch, (desk.server,), (desk.server,), mode)
         attempt.phase, attempt.forced, attempt.epoch = "voting", True, epoch
         attempt.key, attempt.next_ns = record.key, attempt.deadline_ns
-        attempt.lease = Lease(epoch, desk.timing.lease_ns)
+        attempt.lease = Lease(epoch)
         self.own_epoch = epoch
         desk.saw_epoch(epoch)
         desk.voter.promise(epoch, desk.timing.lease_ns, desk.now_ns, Known(record))

@@ -88,6 +88,7 @@ class Voter:
         return Reply(
             request.kind,
             request.epoch,
+            request.lease_ns,
             request.sent_ns,
             request.run,
             reason,
