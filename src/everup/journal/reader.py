@@ -175,6 +175,13 @@ class Cursor:
             batch = self._read()
         return batch
 
+    @property
+    def unread_bytes(self) -> int:
+        """What lies behind this position in its segment, an open batch included."""
+        if self._descriptor < 0:
+            return 0
+        return max(0, os.fstat(self._descriptor).st_size - self._offset)
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)

@@ -29,6 +29,18 @@ class GuardLink:
         self._channel: LineChannel | None = None
         self._tried_at = 0.0
         self._last: dict[str, Any] | None = None
+        self._heard = b""
+
+    @property
+    def latest_sequence(self) -> int:
+        """End of the last batch that the guard has told of; 0 before the first."""
+        lines = self._heard.split(b"\n")
+        for line in reversed(lines):
+            try:
+                return int(json.loads(line)["closed"]["sequence"])
+            except (ValueError, KeyError, TypeError):
+                continue
+        return 0
 
     @property
     def descriptor(self) -> int | None:
@@ -53,8 +65,11 @@ class GuardLink:
         if self._channel is None:
             return
         try:
-            if not self._channel.connection.recv(1 << 16):
+            heard = self._channel.connection.recv(1 << 16)
+            if not heard:
                 self.close()
+            elif b"closed" in heard:
+                self._heard = heard
         except BlockingIOError:
             pass
         except OSError:

@@ -83,6 +83,8 @@ class PeerLink:
         self._bytes_sent_before = 0
         self._connection: Connection | None = None
         self._again = threading.Event()
+        self._cursor: LogCursor | None = None
+        self._caught_up_at = time.monotonic()
 
     def start(self) -> None:
         self._thread.start()
@@ -168,6 +170,7 @@ class PeerLink:
                 connection.send(session.start(start))
                 self._stream(connection, session, cursor, frames)
             finally:
+                self._cursor = None
                 cursor.close()
                 self._end_resync()
         finally:
@@ -288,6 +291,8 @@ class PeerLink:
         frames: list[Frame],
     ) -> None:
         self._send_queue.clear()
+        self._cursor = cursor
+        self._caught_up_at = time.monotonic()
         heard = said = time.monotonic()
         while not self._stopped.is_set():
             if self._again.is_set():
@@ -324,6 +329,7 @@ class PeerLink:
         while session.may_send and connection.queued_bytes < QUEUED_BYTES_MAX:
             batch = cursor.next()
             if batch is None:
+                self._caught_up_at = time.monotonic()
                 break
             now_ns = time.monotonic_ns()
             end = batch.end
@@ -352,6 +358,9 @@ class PeerLink:
     def _note_state(self, state: TargetState) -> None:
         before = self.target
         self.target = state
+        if before is not None and before.error_code and not state.error_code:
+            # In sync again only with everything that came while it stood still.
+            self._goal_sequence = self._journal_end().sequence
         if state.error_code and (before is None or before.error_code != state.error_code):
             self._context.events.emit(
                 "apply-stopped",
@@ -381,10 +390,28 @@ class PeerLink:
             self._told_in_sync = self.in_sync
             connection.send(session.tell(SourceState(in_sync=self.in_sync)))
 
-    def status(self) -> dict[str, Any]:
-        target = self.target
+    def _waiting(self) -> dict[str, int]:
+        """Everything that the peer has not acknowledged: sent or not, open batch included."""
         done = self.acknowledged.sequence if self.acknowledged else 0
         waiting = self._send_queue.measure(done, time.monotonic_ns())
+        cursor = self._cursor
+        unsent = 0
+        if cursor is not None:
+            try:
+                unsent = cursor.unread_bytes()
+            except (OSError, EverupError):
+                # The link's own thread is just closing or changing it: the next look will tell.
+                unsent = 0
+        waiting["bytes"] += unsent
+        if unsent:
+            latest = max(self._guard.latest_sequence - done, waiting["operations"], 1)
+            waiting["operations"] = latest
+            age_ms = int((time.monotonic() - self._caught_up_at) * 1000)
+            waiting["oldest_ms"] = max(waiting["oldest_ms"], age_ms)
+        return waiting
+
+    def status(self) -> dict[str, Any]:
+        target = self.target
         resync = self._resync
         return {
             "server": self.server,
@@ -393,7 +420,7 @@ class PeerLink:
             "acknowledged": self.acknowledged.to_json() if self.acknowledged else None,
             "applied": self.applied.to_json() if self.applied else None,
             "in_sync": self.in_sync,
-            "send_queue": waiting,
+            "send_queue": self._waiting(),
             "receive_queue": {
                 "bytes": target.receive_bytes if target else 0,
                 "operations": target.receive_operations if target else 0,

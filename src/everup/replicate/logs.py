@@ -7,7 +7,7 @@ source.
 
 from everup.errors import Corrupt
 from everup.journal.reader import Batch, Cursor
-from everup.journal.segment import list_segments
+from everup.journal.segment import list_segments, segment_path
 from everup.model.position import Position
 from everup.places import Places
 
@@ -41,6 +41,18 @@ class LogCursor:
             batch = self._cursor.next()
         return batch
 
+    def unread_bytes(self) -> int:
+        """What has not been given out yet, an open batch included."""
+        later = 0
+        position = self._cursor.position
+        if segment_path(self._places.journal, position.sequence + 1).exists() or self._older:
+            later = sum(
+                info.byte_count
+                for info in list_segments(self._places.journal)
+                if info.first_sequence > position.sequence
+            )
+        return self._cursor.unread_bytes + later
+
     def close(self) -> None:
         self._cursor.close()
 
@@ -70,10 +82,3 @@ def journal_end(places: Places) -> Position | None:
         return cursor.position
     finally:
         cursor.close()
-
-
-def journal_bytes_after(places: Places, sequence: int) -> int:
-    """About how much of the journal lies after a sequence (whole segments)."""
-    return sum(
-        info.byte_count for info in list_segments(places.journal) if info.first_sequence > sequence
-    )

@@ -16,6 +16,9 @@ from everup.journal.segment import SegmentAppender, list_segments
 from everup.model.position import Position
 from everup.system.files import REAL_DOOR, Door, sync_directory
 
+SEGMENT_BYTES = 16 << 20
+"""Shorter than the journal's: what is applied is deleted soon, whole segments at a time."""
+
 
 class ReceiveLog:
     """Append-only; its owner orders the calls. Raises OSError from the disk."""
@@ -64,7 +67,7 @@ class ReceiveLog:
     def append(self, data: bytes, end: Position) -> None:
         """Write a checked batch; it is durable after `sync`."""
         assert self.end is not None
-        if self._file.full:
+        if self._file.offset >= SEGMENT_BYTES:
             self._file.begin(self.end.sequence + 1, self.end)
         self._file.append((data,))
         self.end = end
