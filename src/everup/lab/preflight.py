@@ -24,6 +24,11 @@ _PROGRAMS = {
     "dbus-daemon": "dbus",
 }
 _DEVICES = {"/dev/fuse": "modprobe fuse", "/dev/loop-control": "modprobe loop"}
+_DEMO_PROGRAMS = {
+    "initdb": "postgresql",
+    "pgbench": "postgresql",
+    "pg_amcheck": "postgresql-client",
+}
 _LEAST_FREE_BYTES = 6 << 30
 
 
@@ -98,9 +103,23 @@ def _missing_space() -> list[Missing]:
     ]
 
 
-def require() -> None:
+def missing_for_the_demo() -> list[Missing]:
+    """What the demo needs beside a lab: PostgreSQL, and Python's half of client and mail server."""
+    found = []
+    for program, package in _DEMO_PROGRAMS.items():
+        if not list(Path("/usr/lib/postgresql").glob(f"*/bin/{program}")):
+            found.append(
+                Missing(f"PostgreSQL's {program} is missing.", f"apt-get install {package}")
+            )
+    if shutil.which("pg_createcluster", path=_search_path()) is None:
+        remedy = "apt-get install postgresql-common"
+        found.append(Missing("Debian's pg_createcluster is missing.", remedy))
+    return found
+
+
+def require(found: list[Missing] | None = None) -> None:
     """Refuse with every missing thing at once."""
-    found = missing_things()
+    found = missing_things() if found is None else found
     if found:
         lines = [f"{each.sentence} Remedy: {each.remedy}" for each in found]
         raise Refused(

@@ -66,6 +66,7 @@ class RoundRunner:
         first = self._steps.acknowledged_count()
         with Watch(self._group, active) as watch:
             self._stage.start_load(WORKERS, self._accounts)
+            began = time.monotonic()
             line.say(f"{WORKERS} clients write through the public address to {active}")
             wait_for(
                 f"{LEAST_ACKNOWLEDGED} acknowledged transactions",
@@ -76,11 +77,12 @@ class RoundRunner:
         figures.mode, figures.degraded_ms = watch.mode, watch.degraded_ms
         figures.acknowledged_before_cut = self._steps.acknowledged_count() - first
         cut_at = line.zero()
+        loaded_s = cut_at - began
         self._steps.lab.power_cut(active)
         figures.cut_after_ms = round_ms(time.monotonic() - cut_at)
         line.loud(
-            f"The power of {active} fails under load"
-            f" ({figures.acknowledged_before_cut} transactions acknowledged)",
+            f"The power of {active} fails under load: {figures.acknowledged_before_cut}"
+            f" transactions acknowledged, {figures.acknowledged_before_cut / loaded_s:.0f}/s",
             at=cut_at,
         )
         return cut_at

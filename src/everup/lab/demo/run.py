@@ -21,9 +21,9 @@ from everup.lab.demo.steps import Steps
 from everup.lab.demo.timeline import Timeline
 from everup.lab.lab import Lab
 from everup.lab.pages import Pages
-from everup.lab.preflight import require
+from everup.lab.preflight import missing_for_the_demo, missing_things, require
 from everup.lab.stage import ECHO_UNIT, Stage
-from everup.lab.wheels import find_wheels
+from everup.lab.wheels import Wheels, find_wheels
 
 SCALE = 10
 _SYNC_DEADLINE_S = 300
@@ -43,7 +43,7 @@ class Wishes:
 
 def run_demo(wishes: Wishes) -> bool:
     """Run the demo; True when everything was as promised."""
-    require()
+    require([*missing_things(), *missing_for_the_demo()])
     line = Timeline()
     report = Report(seed=wishes.seed)
     line.title(
@@ -51,12 +51,13 @@ def run_demo(wishes: Wishes) -> bool:
         f"{wishes.rounds} round(s), seed {wishes.seed}, lab {wishes.name}",
     )
     lab = Lab(wishes.name)
+    wheels = find_wheels(wishes.project)
     lab.down()  # what an earlier run may have left
     stage = Stage(lab)
     steps = Steps(stage)
     try:
         with _told_as_findings(report, line):
-            _prepare(wishes, stage, line)
+            _prepare(wishes, stage, wheels, line)
             report.versions = _versions(stage)
             _rounds(wishes, steps, line, report)
     finally:
@@ -81,10 +82,10 @@ def _told_as_findings(report: Report, line: Timeline) -> Iterator[None]:
         line.bad(error.sentence)
 
 
-def _prepare(wishes: Wishes, stage: Stage, line: Timeline) -> None:
+def _prepare(wishes: Wishes, stage: Stage, wheels: Wheels, line: Timeline) -> None:
     line.chapter("Before: a PostgreSQL server as there are many")
     with line.working("building the lab: five servers with systemd, disks and cables of their own"):
-        stage.build(find_wheels(wishes.project), wishes.file_system)
+        stage.build(wheels, wishes.file_system)
     line.good("Five servers have booted: primary, secondary, witness, client, services")
     primary = stage.lab.server("primary")
     with line.working(f"filling PostgreSQL with pgbench's tables, scale {SCALE}"):

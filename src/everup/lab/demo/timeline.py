@@ -65,7 +65,8 @@ class Timeline:
     def summary(self, report: Report) -> None:
         """The table at the end."""
         table = Table(title="What was measured (ms)", header_style="dim")
-        for name in ("round", "promotion", "outage", "switchover", "mail", "lost", "identical"):
+        aims = [f"{name.removesuffix('_ms')}\n(aim {aim})" for name, aim in AIMS_MS.items()]
+        for name in ("round", *aims, "mail\n(limit 5000)", "lost", "identical"):
             table.add_column(name, justify="right")
         for number, each in enumerate(report.rounds, 1):
             table.add_row(
@@ -92,4 +93,4 @@ def _aimed(value: float | None, aim: int) -> str:
     if value is None:
         return "-"
     colour = "green" if value <= aim else "yellow"
-    return f"[{colour}]{value:.0f}[/] (aim {aim})"
+    return f"[{colour}]{value:.0f}[/]"
