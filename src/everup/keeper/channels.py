@@ -37,33 +37,40 @@ class Channels:
 
     settings: KeeperSettings
     incarnation: int
-    sockets: list[socket.socket] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
+    _by_address: dict[str, socket.socket] = field(default_factory=dict)
     _counter: int = 0
     _fresh: Freshness = field(default_factory=Freshness)
     _sealer: Sealer | None = None
     _routes: dict[str, list[tuple[socket.socket, tuple[str, int]]]] = field(default_factory=dict)
 
-    def open(self) -> None:
-        """Bind our addresses. Raises OSError when the port is taken."""
-        own = self.settings.own
-        sockets = {address: _socket(address, own.port) for address in own.addresses}
-        self.sockets = list(sockets.values())
+    @property
+    def sockets(self) -> list[socket.socket]:
+        return list(self._by_address.values())
+
+    def open(self, settings: KeeperSettings) -> None:
+        """Bind our addresses; what is bound already stays, the counter goes on.
+
+        Raises OSError when an address cannot be bound; the others are served all the same.
+        """
+        own = settings.own
+        self.settings = settings
         self._sealer = None
-        if self.settings.key and self.settings.group_id:
-            self._sealer = Sealer(self.settings.key, self.settings.group_id)
-        self._routes = {peer.name: _routes(own, peer, sockets) for peer in self.settings.peers}
+        if settings.key and settings.group_id:
+            self._sealer = Sealer(settings.key, settings.group_id)
+        for address in set(self._by_address) - set(own.addresses):
+            self._by_address.pop(address).close()
+        try:
+            for address in own.addresses:
+                if address not in self._by_address:
+                    self._by_address[address] = _socket(address, own.port)
+        finally:
+            self._routes = {p.name: _routes(own, p, self._by_address) for p in settings.peers}
 
     def close(self) -> None:
-        for each in self.sockets:
+        for each in self._by_address.values():
             each.close()
-        self.sockets = []
-
-    def reopen(self, settings: KeeperSettings) -> None:
-        """New settings; the counter goes on, so nothing goes backwards."""
-        self.close()
-        self.settings = settings
-        self.open()
+        self._by_address.clear()
 
     def send(self, to: str, message: Message) -> None:
         """One datagram over every route; what cannot leave is counted, the protocol repeats."""
@@ -138,11 +145,9 @@ def _routes(
     found = []
     for place, address in enumerate(peer.addresses):
         last = place == len(peer.addresses) - 1
-        source = own.addresses[-1] if last else own.addresses[min(place, len(own.addresses) - 1)]
-        if _family(source) != _family(address):
-            same = [a for a in own.addresses if _family(a) == _family(address)]
-            if not same:
-                continue
-            source = same[-1]
-        found.append((sockets[source], (address, peer.port)))
+        first = own.addresses[-1] if last else own.addresses[min(place, len(own.addresses) - 1)]
+        for source in (first, *reversed(own.addresses)):
+            if source in sockets and _family(source) == _family(address):
+                found.append((sockets[source], (address, peer.port)))
+                break
     return found

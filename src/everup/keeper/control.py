@@ -54,10 +54,8 @@ class Control:
         facts = arguments.get("facts", {})
         if not isinstance(facts, dict):
             raise BadInput("facts are not an object")
-        size = len(json.dumps(facts, separators=(",", ":")))
-        if size > FACTS_BYTES_MAX:
-            raise BadInput(f"facts of {size} bytes do not fit ({FACTS_BYTES_MAX})")
-        return self._in_loop(lambda answer: self._service.permit(answer, facts))
+        cut = _cut_to_fit(facts)
+        return self._in_loop(lambda answer: self._service.permit(answer, facts, cut))
 
     def _stand(self, arguments: dict[str, Any]) -> Reply:
         deadline_ms = _deadline_ms(arguments)
@@ -94,6 +92,20 @@ class Control:
     def _reload(self, arguments: dict[str, Any]) -> Reply:
         del arguments
         return self._in_loop(self._service.reload)
+
+
+def _cut_to_fit(facts: dict[str, Any]) -> list[str]:
+    """Take the longest facts out until they fit into a heartbeat; the names of what was cut.
+
+    The agent lives all the same, so its permission must not depend on the length of a sentence.
+    """
+    length = {name: len(json.dumps({name: value})) for name, value in facts.items()}
+    cut = []
+    while sum(length.values()) > FACTS_BYTES_MAX:
+        longest = max(length, key=lambda name: length[name])
+        cut.append(longest)
+        del length[longest], facts[longest]
+    return cut
 
 
 def _deadline_ms(arguments: dict[str, Any]) -> int:

@@ -65,7 +65,7 @@ class Service:
 
     def open(self) -> None:
         """Sockets, and what a life before this one left; then the loop may run."""
-        self.channels.open()
+        self.channels.open(self.settings)
         self._register()
         self._selector.register(self.mailbox.descriptor, selectors.EVENT_READ)
         self._restore_public()
@@ -174,9 +174,9 @@ class Service:
             "problem": self.problem,
         }
 
-    def permit(self, answer: Answer, facts: dict[str, Any]) -> None:
+    def permit(self, answer: Answer, facts: dict[str, Any], cut: list[str]) -> None:
         self._apply(self.keeper.permit(boottime_ns(), facts))
-        answer.give({})
+        answer.give({"cut": cut})
 
     def stand(self, answer: Answer, deadline_ms: int, force: bool, minimum_epoch: int) -> None:
         now_ns = boottime_ns()
@@ -231,7 +231,7 @@ class Service:
             self._selector.unregister(each)
         self.settings = settings
         try:
-            self.channels.reopen(settings)
+            self.channels.open(settings)
         finally:
             self._register()
         self.door.configure(settings.public)

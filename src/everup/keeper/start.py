@@ -7,6 +7,7 @@ the mains of keeper and witness.
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 from everup.errors import EverupError
@@ -19,6 +20,8 @@ from everup.places import Places
 from everup.system.notify import notify
 from everup.wire.local import LocalServer
 
+REFUSED_S = 2
+
 
 def serve(
     places: Places, make_door: Callable[[KeeperSettings], PublicDoor], scheduling: str
@@ -30,11 +33,11 @@ def serve(
         settle()
         service = Service(places, settings, make_door(settings), scheduling)
         service.open()
-    except EverupError as error:
-        print(f"{error.sentence}\n{error.remedy}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"the keeper cannot start: {error}", file=sys.stderr)
+    except (EverupError, OSError) as error:
+        remedy = error.remedy if isinstance(error, EverupError) else ""
+        print(f"the keeper cannot start: {error}\n{remedy}", file=sys.stderr, flush=True)
+        # It is started again at once after a crash; what a person has to mend may wait.
+        time.sleep(REFUSED_S)
         return 1
     server = LocalServer(places.keeper_socket, Control(service).handle)
     server.start()

@@ -17,7 +17,9 @@ from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 from everup.errors import EverupError
 
 TABLE = "everup"
-NFT_TIMEOUT_S = 20
+BOOT_TIMEOUT_S = 20.0
+LOOP_TIMEOUT_S = 1.0
+"""Longest wait of a process that has heartbeats to send meanwhile."""
 
 _RULES = """\
 add table inet everup
@@ -116,30 +118,23 @@ def _elements(where: str, values: list[str]) -> str:
     return f"add element {where} {{ {', '.join(sorted(set(values)))} }}\n"
 
 
-def hide(addresses: Iterable[str]) -> None:
+def hide(addresses: Iterable[str], timeout_s: float = BOOT_TIMEOUT_S) -> None:
     """Make every one of `addresses` mute unless it is leased. Raises EverupError."""
-    _nft(rules(addresses))
+    _nft(rules(addresses), timeout_s)
 
 
 def hide_at_exit(addresses: Iterable[str], interfaces: Iterable[str]) -> None:
     """`egress_rules`, made. Raises EverupError, also when the kernel is older than 5.16."""
-    _nft(egress_rules(addresses, interfaces))
+    _nft(egress_rules(addresses, interfaces), LOOP_TIMEOUT_S)
 
 
-def unhide() -> None:
-    """Take the rules away (a server that leaves its group). Raises EverupError."""
-    families = ("inet", "arp", "netdev")
-    lines = [f"add table {family} everup\ndelete table {family} everup\n" for family in families]
-    _nft("".join(lines))
-
-
-def _nft(script: str) -> None:
+def _nft(script: str, timeout_s: float) -> None:
     try:
         done = subprocess.run(
             ["nft", "-f", "-"],
             input=script.encode(),
             capture_output=True,
-            timeout=NFT_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -15,7 +15,7 @@ from typing import Any
 from everup.errors import EverupError, Refused
 from everup.network.address import RENEW_NS, AddressTable, interface_index, keep_neighbours_of
 from everup.network.announce import Speaker, speaker
-from everup.network.hide import hide, hide_at_exit
+from everup.network.hide import LOOP_TIMEOUT_S, hide, hide_at_exit
 from everup.network.permission import Permission
 
 MS = 1_000_000
@@ -26,7 +26,7 @@ PROBED_NS = 110 * MS
 ANNOUNCE_NS = tuple(m * MS for m in (0, 100, 300, 1000, 2000, 5000, 10_000))
 ROUNDING_MS = 8
 """The kernel counts timeouts in ticks; at 250 a second this is two of them."""
-RULES_CHECK_NS = 1_000_000_000
+RULES_CHECK_NS = 250 * MS
 
 Done = Callable[[EverupError | None], None]
 
@@ -78,7 +78,7 @@ class PublicAddresses:
 
     def _hide(self) -> None:
         try:
-            hide(self._guarded)
+            hide(self._guarded, LOOP_TIMEOUT_S)
             self.problem, self._outdated = "", False
         except EverupError as error:
             self.problem = error.sentence
