@@ -211,7 +211,8 @@ def _warnings(decision: Decision, view: GroupView, servers: list[Json]) -> list[
             remedy = f"check that {v.name} runs and that its networks are connected"
             found.append(_warning("server-unreachable", f"{v.name} is not heard", remedy))
         elif v.name != view.server and v.facts.get("trouble"):
-            sentence = f"{v.name} reports: {v.facts['trouble']}"
+            reason = v.facts.get("reason") or v.facts["trouble"]
+            sentence = f"{v.name} reports: {reason}"
             found.append(_warning(str(v.facts["trouble"]), sentence, f"everup events on {v.name}"))
     if view.witness_reachable is False:
         remedy = "check that the witness runs and can be reached"

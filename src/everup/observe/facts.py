@@ -44,12 +44,19 @@ def own_facts(s: State, o: Observation, *, sentence: str, trouble: str) -> dict[
         put("partner", s.partner)
     if trouble:
         put("trouble", trouble)
+        put("reason", _reason(o)[:SENTENCE_CHARACTERS_MAX])
     return facts
+
+
+def _reason(o: Observation) -> str:
+    """What the process that is in trouble says itself."""
+    replicator = o.replicator.trouble if o.replicator is not None else ""
+    return replicator or (o.guard.journal_sentence if o.guard is not None else "")
 
 
 def fitted(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts, without what is only for people when they would not fit into a heartbeat."""
-    for name in ("", "sentence", "send_queue", "receive_queue"):
+    for name in ("", "reason", "sentence", "send_queue", "receive_queue"):
         facts.pop(name, None)
         if len(json.dumps(facts, separators=(",", ":"))) <= FACTS_BYTES_MAX:
             break
