@@ -102,6 +102,22 @@ async def test_cli_status_waits_until_synchronized(served: Served) -> None:
     assert (await waiting).json["servers"][1]["sync"] == "synchronized"
 
 
+async def test_cli_status_shows_how_far_a_copy_is(served: Served) -> None:
+    served.agent.sync["secondary"] = "syncing"
+    served.agent.copying = {
+        "state": "copying",
+        "done_bytes": 1 << 30,
+        "total_bytes": 4 << 30,
+        "rate_bytes_per_s": 100 << 20,
+        "left_ms": 31_000,
+        "sentence": "secondary: comparing and copying, 25 %",
+    }
+    shown = (await served.run("status")).out
+    assert "1.0 GiB of 4.0 GiB, 100.0 MiB/s, 31 s left" in shown
+    waiting = await served.run("status", "--wait", "synchronized", "--deadline", "1")
+    assert "secondary: comparing and copying, 25 %" in waiting.err
+
+
 async def test_cli_switchover_follows_the_job(served: Served) -> None:
     result = await served.run("switchover")
     assert (result.code, result.out) == (0, "secondary is active\n")
@@ -262,6 +278,15 @@ async def test_cli_init_and_install_below_another_root(tmp_path: Path, served: S
         "--json", "init", "--group", "g", "--management", "192.0.2.1", "--name", "a"
     )
     assert away.json["error"]["code"] == "address-not-here"
+
+
+async def test_cli_what_the_system_refuses_is_a_sentence(served: Served, tmp_path: Path) -> None:
+    command = ("--json", "init", "--group", "g", "--management", "127.0.0.1", "--name", "a")
+    blocked = Served(tmp_path / "blocked", served.agent)
+    blocked.root.write_text("a file where a directory must be")
+    result = await blocked.run(*command)
+    assert (result.code, result.json["error"]["code"]) == (1, "system")
+    assert "blocked" in result.json["error"]["sentence"]
 
 
 def test_cli_starts_fast_and_loads_only_its_verb() -> None:

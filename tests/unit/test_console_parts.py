@@ -131,3 +131,21 @@ async def test_console_names_of_servers_keep_their_first_letter() -> None:
     assert "<h1>No server is active" in render.headline(
         {**status, "sentence": "no server is active"}, ""
     )
+
+
+async def test_console_shows_how_far_a_copy_is() -> None:
+    agent = MemoryAgent()
+    assert render.synchronizing(await agent.status()) == ""
+    agent.copying = {
+        "state": "copying",
+        "done_bytes": 1 << 30,
+        "total_bytes": 4 << 30,
+        "rate_bytes_per_s": 100 << 20,
+        "left_ms": 31_000,
+        "sentence": "secondary: copying",
+    }
+    shown = render.synchronizing(await agent.status())
+    assert "width:25.0%" in shown
+    assert "1.0 GiB of 4.0 GiB, 100.0 MiB/s, 31.0 s left" in shown
+    agent.copying["state"] = "done"
+    assert render.synchronizing(await agent.status()) == ""

@@ -34,6 +34,7 @@ class MemoryAgent:
         self.sync = {name: "synchronized" for name in names}
         self.reachable = {name: True for name in names}
         self.warnings: list[Json] = []
+        self.copying: Json = {"state": "none"}
         self.calls: list[tuple[Any, ...]] = []
         self._step_s = step_s
         self._events: list[Json] = []
@@ -86,6 +87,7 @@ class MemoryAgent:
             "protected": list(self.paths),
             "units": list(self.units),
             "warnings": self.warnings,
+            "sync": self.copying,
         }
 
     async def events(self, after: int, limit: int) -> list[Json]:

@@ -45,7 +45,7 @@ def job_error(job: Json) -> EverupError:
 
 
 def _follow(client: Client, job: Json, deadline_s: int, *, quiet: bool) -> Json:
-    show = _Silent() if quiet else _Bar() if sys.stderr.isatty() else _Lines()
+    show = progress_display(quiet)
     end = time.monotonic() + deadline_s
     heard = time.monotonic()
     with show:
@@ -66,10 +66,17 @@ def _follow(client: Client, job: Json, deadline_s: int, *, quiet: bool) -> Json:
     return job
 
 
-class _Silent:
-    """Shows nothing."""
+def progress_display(quiet: bool) -> "Display":
+    """What fits where standard error goes: a bar, lines, or nothing for programs."""
+    if quiet:
+        return Display()
+    return _Bar() if sys.stderr.isatty() else _Lines()
 
-    def __enter__(self) -> "_Silent":
+
+class Display:
+    """Shows nothing; the others show jobs, or what looks like one."""
+
+    def __enter__(self) -> "Display":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -79,7 +86,7 @@ class _Silent:
         del job
 
 
-class _Lines(_Silent):
+class _Lines(Display):
     """Into a file or a pipe: a line whenever the sentence changes."""
 
     def __init__(self) -> None:
@@ -91,10 +98,10 @@ class _Lines(_Silent):
             say(self._last)
 
 
-class _Bar(_Silent):
+class _Bar(Display):
     """On a terminal."""
 
-    def __enter__(self) -> "_Bar":
+    def __enter__(self) -> Display:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 

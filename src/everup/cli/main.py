@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from everup.cli.output import print_error
-from everup.errors import BadInput, EverupError
+from everup.errors import EXIT_REFUSED, BadInput, EverupError
 
 VERBS = (
     *("install", "init", "join", "witness"),
@@ -113,6 +113,10 @@ def main() -> None:
         # The reader of our output went away (`everup events | head`); nothing is wrong.
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print_error(EverupError(f"the system refused: {what}", code="system"), as_json=as_json)
+        code = EXIT_REFUSED
     sys.exit(code)
 
 

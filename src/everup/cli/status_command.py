@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from everup.cli.client import Client, wants_json
+from everup.cli.jobs import Display, progress_display, progress_text
 from everup.cli.options import JsonFlag, verb_app
 from everup.cli.output import bytes_text, duration_text, print_json
 from everup.errors import DeadlinePassed, NotConnected
@@ -17,6 +18,7 @@ app = verb_app()
 Json = dict[str, Any]
 
 POLL_S = 0.25
+SYNCHRONIZING = ("walking", "copying", "replaying", "proving")
 _COLOURS = {
     "synchronized": "green",
     "syncing": "yellow",
@@ -47,7 +49,10 @@ def status(
 ) -> None:
     """Show the group: servers, roles, data, addresses, queues and warnings."""
     client = Client.of(context)
-    value = client.get("/v1/status") if wait is None else _wait_for(client, wait, deadline)
+    if wait is None:
+        value = client.get("/v1/status")
+    else:
+        value = _wait_for(client, wait, deadline, progress_display(wants_json(context)))
     if wants_json(context):
         print_json(value)
     else:
@@ -66,7 +71,12 @@ def reached(value: Json, state: str) -> bool:
     return bool(value["state"] == state)
 
 
-def _wait_for(client: Client, state: str, deadline_s: int) -> Json:
+def _wait_for(client: Client, state: str, deadline_s: int, display: Display) -> Json:
+    with display:
+        return _poll(client, state, deadline_s, display)
+
+
+def _poll(client: Client, state: str, deadline_s: int, display: Display) -> Json:
     end = time.monotonic() + deadline_s
     last = "the agent has not answered yet"
     while True:
@@ -75,6 +85,7 @@ def _wait_for(client: Client, state: str, deadline_s: int) -> Json:
             if reached(value, state):
                 return value
             last = value["sentence"]
+            display.update(as_job(value))
         except (NotConnected, DeadlinePassed) as error:
             # The agent may be starting; only the deadline ends the waiting.
             if isinstance(error, NotConnected) and error.code in ("no-settings", "not-permitted"):
@@ -86,6 +97,21 @@ def _wait_for(client: Client, state: str, deadline_s: int) -> Json:
                 remedy="everup status shows what is missing",
             )
         time.sleep(POLL_S)
+
+
+def as_job(value: Json) -> Json:
+    """The group's synchronization as if it were a job, so that it is shown like one."""
+    sync = value.get("sync") or {}
+    if sync.get("state") not in SYNCHRONIZING:
+        return {"sentence": value["sentence"], "progress": {}}
+    progress = {
+        "done": sync.get("done_bytes") or 0,
+        "total": sync.get("total_bytes") or 0,
+        "unit": "bytes",
+        "rate": sync.get("rate_bytes_per_s") or 0,
+        "left_ms": sync.get("left_ms"),
+    }
+    return {"sentence": sync.get("sentence") or value["sentence"], "progress": progress}
 
 
 def _show(value: Json) -> None:
@@ -149,6 +175,9 @@ def _facts(value: Json) -> list[tuple[str, str]]:
     ]
     if arbiter.get("risk"):
         facts.append(("accepted risk", str(arbiter["risk"])))
+    sync = progress_text(as_job(value)["progress"])
+    if sync:
+        facts.append(("synchronizing", sync))
     facts += [
         ("not yet sent", _queue(replication.get("send_queue"))),
         ("not yet applied", _queue(replication.get("receive_queue"))),

@@ -59,6 +59,7 @@ class Page:
                 self._button = ui.button("Switch over", on_click=self._ask)
                 self._button.props("unelevated no-caps").classes("switch")
             self._warnings = ui.html("", sanitize=False)
+            self._copying = ui.html("", sanitize=False)
             self._servers = ui.html("", sanitize=False)
             self._facts = ui.html("", sanitize=False)
             ui.html("<h3>What happened</h3>", sanitize=False)
@@ -93,6 +94,7 @@ class Page:
         if status is not None:
             self._group.set_content(escape(str(status["group"])))
             self._warnings.set_content(render.warnings(status))
+            self._copying.set_content(render.synchronizing(status))
             self._servers.set_content(render.servers(status))
             self._facts.set_content(render.facts(status))
 

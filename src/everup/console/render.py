@@ -10,6 +10,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
+SYNCHRONIZING = ("walking", "copying", "replaying", "proving")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -35,6 +36,24 @@ def headline(status: Json | None, trouble: str) -> str:
     sentence = _sentence(str(status["sentence"]), _names(status))
     facts = f"epoch {status['epoch']} &middot; {escape(str(status['mode']))} mode"
     return f"<h1>{escape(sentence)}</h1><p>{facts}</p>"
+
+
+def synchronizing(status: Json) -> str:
+    """How far a copy is, while one is under way."""
+    sync = status.get("sync") or {}
+    done, total = sync.get("done_bytes") or 0, sync.get("total_bytes") or 0
+    if not total or sync.get("state") not in SYNCHRONIZING:
+        return ""
+    share = min(done / total, 1.0)
+    parts = [f"{size(done)} of {size(total)}"]
+    if sync.get("rate_bytes_per_s"):
+        parts.append(f"{size(sync['rate_bytes_per_s'])}/s")
+    if sync.get("left_ms"):
+        parts.append(f"{duration(sync['left_ms'])} left")
+    return (
+        f'<div class="copying"><span>{escape(_sentence(str(sync.get("sentence") or "")))}</span>'
+        f'<i><b style="width:{share:.1%}"></b></i><span>{escape(", ".join(parts))}</span></div>'
+    )
 
 
 def servers(status: Json) -> str:
