@@ -113,6 +113,7 @@ class Group:
             public=("192.0.2.10/24",),
             mode="durable",
             lease_ms=LEASE_MS,
+            silence_ms=SILENT_MS,
         )
         self.history: dict[int, Position | None] = {}
         self.ends: dict[int, int] = {}
@@ -355,7 +356,8 @@ class Group:
             received=server.received,
             applied=server.tree.position,
             tree=server.tree,
-            consistent=server.tree.state == "at",
+            consistent=server.stream == "source"
+            or (server.stream == "target" and server.tree.state == "at"),
             in_sync=server.in_sync,
             followers=followers,
             trouble=server.apply_trouble,
@@ -650,6 +652,9 @@ class Group:
 
     def _cmd_go_on_applying(self, name: str) -> None:
         self.servers[name].apply_trouble = ""
+
+    def _cmd_replicator_restarts(self, name: str) -> None:
+        self.servers[name].stream = "idle"
 
     def _cmd_journal(self, name: str, state: str) -> None:
         self.servers[name].journal_state = state

@@ -43,10 +43,11 @@ class Event:
 class EventLog:
     """`listeners` are called with every new event."""
 
-    def __init__(self, path: Path, server: str) -> None:
+    def __init__(self, path: Path, server: str, events_max: int = EVENTS_MAX) -> None:
         self._path = path
+        self._lines_max = 2 * events_max
         self._server = server
-        self._events: deque[Event] = deque(_read(path), maxlen=EVENTS_MAX)
+        self._events: deque[Event] = deque(_read(path), maxlen=events_max)
         self._lines = len(self._events)
         self.listeners: list[Callable[[Event], None]] = []
 
@@ -71,7 +72,7 @@ class EventLog:
         return found[:limit] if number else found[-limit:]
 
     def _write(self, event: Event) -> None:
-        if self._lines >= 2 * EVENTS_MAX:
+        if self._lines >= self._lines_max:
             text = "".join(_line(e) for e in self._events)
             save_bytes(self._path, text.encode(), operation="rewrite-events")
             self._lines = len(self._events)

@@ -92,6 +92,8 @@ class Requests:
 
 
 class ControlLoop:
+    """`decides` is `decide`; only a test of what follows a broken promise puts another one in."""
+
     def __init__(
         self,
         world: Observes,
@@ -101,7 +103,9 @@ class ControlLoop:
         recorder: Recorder,
         keeper: Asked,
         extra_facts: dict[str, Any],
+        decides: Callable[[State, Observation], Decision] = decide,
     ) -> None:
+        self._decides = decides
         self._world, self._executor, self._store = world, executor, store
         self._events, self._recorder, self._keeper = events, recorder, keeper
         self._extra_facts = extra_facts
@@ -141,7 +145,7 @@ class ControlLoop:
         observation = await self._world.gather(hand)
         before = self.state
         try:
-            decision = decide(before, observation)
+            decision = self._decides(before, observation)
         except AssertionError as error:
             self._broken_promise(error)
             return False

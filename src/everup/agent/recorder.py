@@ -25,8 +25,9 @@ QUIET_MS = 10_000
 
 
 class Recorder:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, file_bytes_max: int = FILE_BYTES_MAX) -> None:
         self._directory = directory
+        self._file_bytes_max = file_bytes_max
         directory.mkdir(mode=0o700, exist_ok=True)
         self._number = max((_number(p) for p in directory.glob("*.jsonl")), default=0)
         self._last: tuple[Any, ...] = ()
@@ -56,7 +57,7 @@ class Recorder:
 
     def _append(self, line: bytes) -> None:
         path = self._path(self._number)
-        if self._number == 0 or path.stat().st_size + len(line) > FILE_BYTES_MAX:
+        if self._number == 0 or path.stat().st_size + len(line) > self._file_bytes_max:
             self._number += 1
             path = self._path(self._number)
             self._path(self._number - FILES).unlink(missing_ok=True)

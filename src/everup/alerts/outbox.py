@@ -36,8 +36,13 @@ class Way(Protocol):
 
 
 class Outbox:
-    def __init__(self, directory: Path, ways: dict[str, Way]) -> None:
+    """`pauses_s` is what to wait after the first, second, ... failure in a row."""
+
+    def __init__(
+        self, directory: Path, ways: dict[str, Way], pauses_s: tuple[float, ...] = PAUSES_S
+    ) -> None:
         self._directory = directory
+        self._pauses_s = pauses_s
         self._ways = ways
         self._news = {name: asyncio.Event() for name in ways}
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -76,7 +81,7 @@ class Outbox:
         while True:
             self._news[name].clear()
             failures = 0 if await self._send_all(name) else failures + 1
-            pause_s = PAUSES_S[min(failures, len(PAUSES_S)) - 1] if failures else LOOK_S
+            pause_s = self._pauses_s[min(failures, len(self._pauses_s)) - 1] if failures else LOOK_S
             try:
                 async with asyncio.timeout(pause_s):
                     await self._news[name].wait()

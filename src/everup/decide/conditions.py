@@ -127,10 +127,6 @@ def record(o: Observation) -> Record:
     return o.keeper.record if o.keeper is not None else Record()
 
 
-def failed_stand(s: State, o: Observation) -> bool:
-    return failed(s, o, "Stand")
-
-
 def listed(s: State, o: Observation) -> bool:
     return o.server in record(o).may_take_over
 
@@ -146,7 +142,7 @@ def silent(o: Observation, server: str) -> bool:
     found = o.keeper.peer(server)
     if found is None or found.heard_ms_ago is None:
         return True
-    return found.heard_ms_ago > o.group.silence_ms
+    return not found.reachable or found.heard_ms_ago >= o.group.silence_ms
 
 
 def last_holder(s: State, o: Observation) -> tuple[str, int]:
@@ -297,6 +293,10 @@ def flag_up(s: State, o: Observation) -> bool:
 
 def address_up(s: State, o: Observation) -> bool:
     return o.keeper is not None and set(o.group.public) <= set(o.keeper.present)
+
+
+def address_missing(s: State, o: Observation) -> bool:
+    return o.keeper is not None and not address_up(s, o)
 
 
 def address_down(s: State, o: Observation) -> bool:

@@ -32,6 +32,12 @@ def _stand(s: State, o: Observation) -> tuple[a.Action, ...]:
     return (a.Stand(force, max(opened, sealed) + 1, 2 * o.group.lease_ms + 1_000),)
 
 
+def _may_ask(s: State, o: Observation) -> bool:
+    """The data may be out of sight since the server stood up: a replicator that restarts."""
+    exempt = s.cause in (Cause.FOUNDING, Cause.FORCED)
+    return not c.failed(s, o, "Stand") and (exempt or c.consistent(s, o))
+
+
 def _open(s: State, o: Observation) -> tuple[a.Action, ...]:
     assert o.guard is not None
     parent = _parent(s, o)
@@ -174,7 +180,7 @@ _PROMOTE = (
     Row(
         "ask-voters",
         (Role.STANDING,),
-        c.negated(c.failed_stand),
+        _may_ask,
         "The voters are asked for the lease.",
         deeds=_stand,
     ),
@@ -226,7 +232,7 @@ _SERVE = (
     Row(
         "address-on",
         (Role.PROMOTING, Role.ACTIVE),
-        c.all_of(c.lease_held, c.gate_open, c.negated(c.address_up), _address_due),
+        c.all_of(c.lease_held, c.gate_open, c.address_missing, _address_due),
         "The public address is taken.",
         deeds=_simply(a.AddressUp()),
     ),

@@ -48,7 +48,7 @@ def _durable(s: State, o: Observation, act: a.Action) -> None:
         waited = set(o.guard.must_acknowledge) if o.guard is not None else set()
         assert added <= waited, f"{added} is added before fsync waits for it"
     if isinstance(act, a.Stand) and not act.force:
-        assert s.cause is Cause.FOUNDING or c.consistent(s, o) or o.replicator is None, (
+        assert s.cause is Cause.FOUNDING or c.consistent(s, o), (
             "a server without a consistent copy does not stand by itself"
         )
 

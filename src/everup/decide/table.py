@@ -264,6 +264,15 @@ _STAND = (
         said=True,
     ),
     Row(
+        "withdrawn",
+        (Role.STANDING,),
+        c.all_of(c.negated(c.cause_is(Cause.FOUNDING, Cause.FORCED)), c.inconsistent),
+        "{server} does not stand any more: its data are not at any one position.",
+        target=Role.PASSIVE,
+        severity="warning",
+        said=True,
+    ),
+    Row(
         "refused",
         (Role.STANDING,),
         _refused,

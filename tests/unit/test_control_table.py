@@ -1,0 +1,186 @@
+"""The table itself: complete, answered for every request, and held to its promises."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from everup.act.performers import PERFORMERS
+from everup.decide import invariants
+from everup.decide.decide import ALL_ROWS, decide
+from everup.decide.table import TRANSITIONS
+from everup.model import action as a
+from everup.model import observation as m
+from everup.model.position import Position
+from everup.model.role import Cause, Role, State
+
+END = Position(1, 9, bytes(16))
+RECORD = m.Record(3, 1, ("a", "b", "w"), ("a", "b"), "durable")
+GROUP = m.Group(servers=("a", "b"), witness="w", trees=(1,), units=("db",))
+ACTIVE = State(role=Role.ACTIVE, epoch=1, boot_id="boot", cause=Cause.START, since_ms=1)
+
+
+def _serving(**changes: Any) -> m.Observation:
+    first = m.Observation(
+        now_ms=100_000,
+        boot_id="boot",
+        server="a",
+        group=GROUP,
+        keeper=m.Keeper(
+            holder="a",
+            holder_epoch=1,
+            record=RECORD,
+            peers=(m.KeeperPeer("b", True, 50), m.KeeperPeer("w", True, 50)),
+            quorum_reachable=True,
+        ),
+        guard=m.Guard("open", 1, (1,), END, 9, "durable", ("b",)),
+        replicator=m.Replicator(
+            role="source",
+            source_epoch=1,
+            sealed_epoch=1,
+            followers=(m.Follower("b", True, True, END, END),),
+        ),
+        units=(m.Unit("db", "active", True),),
+        page_epoch=1,
+        page_left_ms=800,
+        flag=True,
+    )
+    return replace(first, **changes)
+
+
+def test_ids_are_unique_and_every_action_has_a_performer() -> None:
+    ids = [row.id for row in ALL_ROWS]
+    assert len(ids) == len(set(ids))
+    kinds = {kind for kind in vars(a).values() if isinstance(kind, type)}
+    actions = {k for k in kinds if issubclass(k, a.Action) and k is not a.Action}
+    assert set(PERFORMERS) == actions
+
+
+def test_every_role_can_be_reached_and_left() -> None:
+    assert {row.target for row in TRANSITIONS} == set(Role)
+    assert {role for row in TRANSITIONS for role in row.sources} == set(Role)
+
+
+def test_every_sentence_can_be_filled() -> None:
+    for row in ALL_ROWS:
+        for role in row.sources:
+            state = replace(ACTIVE, role=role)
+            o = _serving()
+            words = {"server": "a", "role": "r", "epoch": "1", "held": "1"}
+            words |= {"partner": "b", "holder": "a"}
+            assert row.sentence.format(**{**words, **row.words(state, o)})
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("kind", ["found", "switchover", "failover"])
+@pytest.mark.parametrize("force", [False, True])
+def test_every_request_is_taken_up_or_refused_with_a_reason(
+    role: Role, kind: Any, force: bool
+) -> None:
+    state = replace(ACTIVE, role=role)
+    o = _serving(request=m.Request(4, kind, "", force))
+    for _ in range(4):
+        decision = decide(state, o)
+        state = decision.state
+        if decision.answer is not None:
+            break
+    assert decision.answer is not None and decision.answer.request == 4
+    assert decision.answer.code and decision.answer.sentence
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("missing", ["keeper", "guard", "replicator", "units"])
+def test_a_part_that_does_not_answer_starts_nothing(role: Role, missing: str) -> None:
+    """Unknown is never taken for a fact: no lease is asked for, no gate opened on it."""
+    o = _serving(**{missing: None})
+    decision = decide(replace(ACTIVE, role=role), o)
+    started = (a.OpenGate, a.AddressUp, a.Propose, a.Release)
+    assert not [act for act in decision.actions if isinstance(act, started)]
+
+
+def test_an_active_server_with_everything_in_order_does_nothing() -> None:
+    state = replace(ACTIVE, listed=("a", "b"), voters=("a", "b", "w"))
+    state = replace(state, last_holder="a", last_holder_epoch=1)
+    decision = decide(state, _serving())
+    assert decision.state == state and decision.actions == () and decision.said == ()
+
+
+def test_a_lost_lease_ends_service_at_once() -> None:
+    decision = decide(ACTIVE, _serving(page_left_ms=0))
+    assert decision.state.role is Role.DEMOTING and decision.fired == ("lease-lost",)
+    decision = decide(decision.state, _serving(page_left_ms=0))
+    kinds = {type(act) for act in decision.actions}
+    assert {a.CloseGate, a.LowerFlag, a.StopUnits} <= kinds
+
+
+def test_degrading_changes_the_record_before_the_policy() -> None:
+    alone = m.Replicator(role="source", source_epoch=1, sealed_epoch=1)
+    o = _serving(replicator=alone)
+    first = decide(ACTIVE, o)
+    assert not any(isinstance(act, a.SetPolicy | a.Propose) for act in first.actions)
+    later = replace(o, now_ms=o.now_ms + GROUP.degrade_ms)
+    second = decide(first.state, later)
+    (proposal,) = [act for act in second.actions if isinstance(act, a.Propose)]
+    assert proposal.may_take_over == ("a",)
+    assert not any(isinstance(act, a.SetPolicy) for act in second.actions)
+    assert o.keeper is not None
+    record = replace(RECORD, may_take_over=("a",))
+    committed = replace(later, keeper=replace(o.keeper, record=record))
+    third = decide(second.state, committed)
+    (policy,) = [act for act in third.actions if isinstance(act, a.SetPolicy)]
+    assert policy.must_acknowledge == ()
+
+
+def test_blocking_policy_never_goes_on_without_a_peer() -> None:
+    group = replace(GROUP, may_degrade=False)
+    o = _serving(group=group, replicator=m.Replicator(role="source", source_epoch=1))
+    first = decide(ACTIVE, o)
+    second = decide(first.state, replace(o, now_ms=o.now_ms + 60_000))
+    proposals = [act for act in second.actions if isinstance(act, a.Propose)]
+    assert not [p for p in proposals if p.may_take_over is not None]
+
+
+def test_returning_changes_the_policy_before_the_record() -> None:
+    o = _serving()
+    assert o.keeper is not None and o.guard is not None
+    o = replace(o, keeper=replace(o.keeper, record=replace(RECORD, may_take_over=("a",))))
+    o = replace(o, guard=replace(o.guard, must_acknowledge=(), sequence=20))
+    first = decide(ACTIVE, o)
+    assert not any(isinstance(act, a.Propose) for act in first.actions)
+    second = decide(first.state, o)
+    (policy,) = [act for act in second.actions if isinstance(act, a.SetPolicy)]
+    assert policy.must_acknowledge == ("b",)
+    assert o.guard is not None
+    waiting = replace(o, guard=replace(o.guard, must_acknowledge=("b",)))
+    third = decide(second.state, waiting)
+    assert [j.sequence for j in third.state.joining] == [20]
+    assert not any(isinstance(act, a.Propose) for act in decide(third.state, waiting).actions)
+    there = m.Follower("b", True, True, Position(1, 20, bytes(16)), END)
+    assert waiting.replicator is not None
+    arrived = replace(waiting, replicator=replace(waiting.replicator, followers=(there,)))
+    (proposal,) = [
+        act for act in decide(third.state, arrived).actions if isinstance(act, a.Propose)
+    ]
+    assert proposal.may_take_over == ("a", "b")
+
+
+_BAD = [
+    a.SetPolicy("durable", ()),
+    a.SetPolicy("async", ("b",)),
+    a.Propose(may_take_over=("a", "b", "c")),
+    a.OpenGate(1, None, "start", "durable", ()),
+    a.OpenGate(2, None, "start", "durable", ("b",)),
+    a.Release(),
+]
+
+
+@pytest.mark.parametrize("act", _BAD, ids=lambda act: type(act).__name__)
+def test_invariants_refuse_what_breaks_a_promise(act: a.Action) -> None:
+    with pytest.raises(AssertionError):
+        invariants.check(ACTIVE, _serving(), a.Decision(ACTIVE, (act,)))
+
+
+@pytest.mark.parametrize("act", [a.AddressUp(), a.StartUnits(("db",), 1), a.RaiseFlag()])
+def test_nothing_serves_without_the_lease(act: a.Action) -> None:
+    with pytest.raises(AssertionError):
+        invariants.check(ACTIVE, _serving(page_left_ms=0), a.Decision(ACTIVE, (act,)))
