@@ -206,6 +206,10 @@ class Systemd:
                 ended.set_result(result)
             else:
                 self._remember(job, result)
+        elif message.path not in self._paths.values():
+            # Asking for an unloaded unit makes systemd load it and forget it again, with signals of
+            # everything that it refers to; taken as news they would make us ask for ever.
+            return
         self._changed()
 
     def _remember(self, job: str, result: str) -> None:
