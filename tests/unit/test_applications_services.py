@@ -1,0 +1,143 @@
+"""Protected units: held by a drop-in, started in order, stopped in reverse, found again later."""
+
+from pathlib import Path
+
+import pytest
+
+from everup.applications.services import Services, UnitWatch, unit_name
+from everup.errors import EverupError
+from everup.system.systemd import SystemdError, UnitState
+
+
+class FakeSystemd:
+    """Keeps the contract of `Systemd` in memory; drop-ins are read from disk at `reload`."""
+
+    def __init__(self, directory: Path, flag: Path) -> None:
+        self._directory, self._flag = directory, flag
+        self._drop_ins: dict[str, tuple[str, ...]] = {}
+        self.active: set[str] = set()
+        self.broken: set[str] = set()
+        self.stubborn: set[str] = set()
+        self.calls: list[str] = []
+
+    async def state(self, name: str) -> UnitState:
+        active = "active" if name in self.active else "inactive"
+        load = "not-found" if name.startswith("missing") else "loaded"
+        return UnitState(name, load, active, "", self._drop_ins.get(name, ()))
+
+    async def start(self, name: str, deadline_ms: int) -> None:
+        self.calls.append(f"start {name}")
+        held = bool(self._drop_ins.get(name))
+        if name in self.broken or (held and not self._flag.exists()):
+            raise SystemdError(f"{name} did not start")
+        self.active.add(name)
+
+    async def stop(self, name: str, deadline_ms: int) -> bool:
+        self.calls.append(f"stop {name}")
+        if name in self.broken:
+            raise SystemdError(f"{name} cannot be stopped")
+        self.active.discard(name)
+        return name not in self.stubborn
+
+    async def reload(self) -> None:
+        self.calls.append("reload")
+        files = self._directory.glob("*.d/*.conf")
+        self._drop_ins = {p.parent.name.removesuffix(".d"): (str(p),) for p in files}
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> FakeSystemd:
+    return FakeSystemd(tmp_path, tmp_path / "active")
+
+
+@pytest.fixture
+def services(tmp_path: Path, systemd: FakeSystemd) -> Services:
+    return Services(systemd, tmp_path, tmp_path / "active")
+
+
+def test_applications_have_full_names() -> None:
+    assert unit_name("postgresql@15-main") == "postgresql@15-main.service"
+    assert unit_name("backup.timer") == "backup.timer"
+
+
+async def test_applications_are_held_exactly_as_wanted(
+    services: Services, systemd: FakeSystemd, tmp_path: Path
+) -> None:
+    await services.hold(("db", "web"))
+    drop_in = tmp_path / "db.service.d/50-everup.conf"
+    assert f"ConditionPathExists={tmp_path / 'active'}" in drop_in.read_text()
+    assert "Requires=everup-guard.service" in drop_in.read_text()
+    with pytest.raises(SystemdError):
+        await services.start(("db",), 1000)
+    await services.hold(("db",))
+    assert not (tmp_path / "web.service.d").exists()
+    assert {u.name: u.held for u in await services.states(("db",))} == {"db": True}
+    await services.hold(())
+    assert await services.states(()) == ()
+
+
+async def test_applications_held_by_an_earlier_life_are_seen(
+    services: Services, systemd: FakeSystemd, tmp_path: Path
+) -> None:
+    await services.hold(("db",))
+    again = Services(systemd, tmp_path, tmp_path / "active")
+    assert [(u.name, u.held) for u in await again.states(())] == [("db.service", True)]
+
+
+async def test_applications_start_in_order_and_stop_in_reverse(
+    services: Services, systemd: FakeSystemd
+) -> None:
+    await services.start(("db", "web"), 1000)
+    systemd.stubborn = {"web.service"}
+    assert await services.stop(("db", "web"), 1000) == ["web"]
+    assert systemd.calls == [
+        "start db.service",
+        "start web.service",
+        "stop web.service",
+        "stop db.service",
+    ]
+
+
+async def test_applications_that_cannot_be_stopped_keep_no_other_running(
+    services: Services, systemd: FakeSystemd
+) -> None:
+    systemd.broken = {"web.service"}
+    systemd.active = {"db.service", "web.service"}
+    with pytest.raises(SystemdError):
+        await services.stop(("db", "web"), 1000)
+    assert "db.service" not in systemd.active
+
+
+async def test_applications_that_do_not_start_stop_the_row(
+    services: Services, systemd: FakeSystemd
+) -> None:
+    systemd.broken = {"db.service"}
+    with pytest.raises(SystemdError, match="db"):
+        await services.start(("db", "web"), 1000)
+    assert systemd.calls == ["start db.service"]
+
+
+async def test_applications_unknown_here_are_named(services: Services) -> None:
+    assert await services.missing(("db", "missing-app")) == ["missing-app.service"]
+
+
+async def test_applications_are_asked_again_after_a_signal_only(
+    services: Services, systemd: FakeSystemd
+) -> None:
+    watch = UnitWatch(services)
+    first = await watch.read(("db",), 1000)
+    systemd.active.add("db.service")
+    assert await watch.read(("db",), 1000) is first
+    watch.changed()
+    (unit,) = await watch.read(("db",), 1000) or ()
+    assert unit.state == "active"
+
+
+async def test_applications_of_a_silent_systemd_are_unknown(
+    services: Services, systemd: FakeSystemd
+) -> None:
+    async def silent(name: str) -> UnitState:
+        raise EverupError("systemd does not answer")
+
+    systemd.state = silent  # type: ignore[method-assign]
+    assert await UnitWatch(services).read(("db",), 1000) is None
