@@ -10,6 +10,7 @@ replayed with the rules of a window.
 import bisect
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from everup.replicate.treestate import AT, TreeState, save_tree_state
 from everup.replicate.window import Window
 from everup.system.files import REAL_DOOR, Door
 
+READY_BYTES_MAX = 16 << 20
+"""Batches handed over in memory; beyond this they are read back from the log."""
 CHECKPOINT_MS = 500
 CHECKPOINT_BYTES = 16 << 20
 RETRY_MS_MIN = 200
@@ -53,6 +56,9 @@ class Applier:
         self._held = False
         self._idle = False
         self._checks: list[tuple[int, Check]] = []
+        self._ready: deque[Batch] = deque()
+        self._ready_bytes = 0
+        self._handed: Position | None = None
         self._checkpoint_wanted = False
         self._unsaved_bytes = 0
         self._saved_at = time.monotonic()
@@ -79,9 +85,14 @@ class Applier:
             self._thread.join()
         self._trees.close()
 
-    def wake(self) -> None:
-        """More of the log is durable now."""
+    def offer(self, batches: list[Batch]) -> None:
+        """More of the log is durable now: these batches, which need not be read back."""
         with self._changed:
+            for batch in batches:
+                end = self._ready[-1].end if self._ready else self._handed
+                if batch.start == end and self._ready_bytes < READY_BYTES_MAX:
+                    self._ready.append(batch)
+                    self._ready_bytes += len(batch.data)
             if self._idle:
                 self._changed.notify_all()
 
@@ -147,18 +158,28 @@ class Applier:
         """Replay what may have been applied already, then follow the log until told to stop."""
         assert self.applied is not None
         self._open_window()
-        cursor = Cursor(self._log.directory, self.applied)
-        pending: Batch | None = None
+        reader = _Reader(self._log)
+        self._handed = self.applied
         try:
             while not self._stop.is_set():
-                pending = pending or cursor.next()
-                if pending is None or self._held or not self._is_durable(pending):
-                    self._rest(pending)
+                batch = None if self._held else self._take_ready() or reader.after(self.applied)
+                if batch is None:
+                    self._rest()
                     continue
-                self._apply(pending)
-                pending = None
+                self._handed = batch.end
+                self._apply(batch)
         finally:
-            cursor.close()
+            reader.close()
+
+    def _take_ready(self) -> Batch | None:
+        """The next batch, if it was handed over in memory."""
+        with self._changed:
+            while self._ready:
+                batch = self._ready.popleft()
+                self._ready_bytes -= len(batch.data)
+                if batch.start == self.applied:
+                    return batch
+        return None
 
     def _open_window(self) -> None:
         durable = self._log.durable
@@ -186,10 +207,6 @@ class Applier:
                 self._checkpoint()
                 self.consistent = True
                 self._on_progress()
-
-    def _is_durable(self, batch: Batch) -> bool:
-        durable = self._log.durable
-        return durable is not None and batch.end.sequence <= durable.sequence
 
     def _apply(self, batch: Batch) -> None:
         records = records_of(batch)
@@ -222,7 +239,7 @@ class Applier:
                 _, check = self._checks.pop(0)
             check(self._trees)
 
-    def _rest(self, pending: Batch | None) -> None:
+    def _rest(self) -> None:
         """Nothing to do now: checks that are due, a checkpoint when it is time, then wait."""
         assert self.applied is not None
         self._run_checks(self.applied.sequence)
@@ -235,10 +252,10 @@ class Applier:
             self._idle = True
             self._changed.notify_all()
             left_ms = CHECKPOINT_MS - self._age_ms() if self.saved != self.applied else 60_000
-            self._changed.wait_for(lambda: self._has_work(pending), max(1, left_ms) / 1000)
+            self._changed.wait_for(self._has_work, max(1, left_ms) / 1000)
             self._idle = False
 
-    def _has_work(self, pending: Batch | None) -> bool:
+    def _has_work(self) -> bool:
         assert self.applied is not None
         if self._stop.is_set() or (self._checkpoint_wanted and self.saved != self.applied):
             return True
@@ -266,6 +283,36 @@ class Applier:
             self.error = None
             self._changed.notify_all()
         self._log.release(self.applied.sequence)
+
+
+class _Reader:
+    """Batches of the log that are durable, from any position on."""
+
+    def __init__(self, log: ReceiveLog) -> None:
+        self._log = log
+        self._cursor: Cursor | None = None
+        self._next: Batch | None = None
+
+    def after(self, position: Position) -> Batch | None:
+        """The batch that follows `position`, once it is durable."""
+        durable = self._log.durable
+        if durable is None or durable.sequence <= position.sequence:
+            return None
+        if self._next is None or self._next.start != position:
+            if self._cursor is None or self._cursor.position != position:
+                self.close()
+                self._cursor = Cursor(self._log.directory, position)
+            self._next = self._cursor.next()
+        batch = self._next
+        if batch is None or batch.end.sequence > durable.sequence:
+            return None
+        self._next = None
+        return batch
+
+    def close(self) -> None:
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None
 
 
 def _as_error(problem: OSError) -> EverupError:

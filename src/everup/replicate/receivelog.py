@@ -10,7 +10,7 @@ from pathlib import Path
 
 from everup.errors import Corrupt
 from everup.journal.operation import BatchEnd, Epoch, decode_arguments
-from everup.journal.reader import Cursor, chain, scan
+from everup.journal.reader import Batch, Cursor, chain, scan
 from everup.journal.record import Operation, decode
 from everup.journal.segment import SegmentAppender, list_segments
 from everup.model.position import Position
@@ -122,7 +122,7 @@ class ReceiveLog:
 
 
 class Checked:
-    """A received batch that follows `start`: its end, record count, and EPOCH record if any."""
+    """A received batch that surely follows `start`, and its EPOCH record if it has one."""
 
     def __init__(self, data: bytes, end_bytes: int, start: Position) -> None:
         view = memoryview(data)
@@ -146,10 +146,8 @@ class Checked:
                 f"{start.epoch}/{start.sequence}",
                 code="batch-chain",
             )
-        self.data = data
         self.end = Position(last.epoch, last.sequence, end.checksum)
-        self.records = end.records
-        self.wall_ns = last.wall_ns
+        self.batch = Batch(data, start, self.end, end.records, end.cause)
         self.epoch = (
             Epoch.from_payload(first.payload) if first.operation == Operation.EPOCH else None
         )

@@ -48,7 +48,9 @@ class SyncChannel:
 
     def send_blocks(self, handle: int, offset: int, data: bytes) -> None:
         self.sent_raw_bytes += len(data)
-        self.connection.send(encode_blocks(handle, offset, data, self._packer))
+        self.connection.send(
+            encode_blocks(handle, offset, data, self._packer, self.connection.queued_bytes)
+        )
 
     def stop(self, error: EverupError) -> None:
         """Tell the peer why this side gives up; never raises."""

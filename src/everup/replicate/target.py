@@ -156,33 +156,33 @@ class Target:
             check_epoch(epoch, self.seal_promise.epoch, self.source)
             before = self.log.end
             try:
-                epochs = self._append(batches)
+                taken = self._append(batches)
                 durable = self.log.sync()
             except OSError:
                 self.log.rewind()
                 raise
-            for checked in epochs:
-                assert checked.epoch is not None
-                add_epoch(self._context.places.history, checked.epoch)
+            for checked in taken:
+                if checked.epoch is not None:
+                    add_epoch(self._context.places.history, checked.epoch)
             assert before is not None
             count = sum(len(frame.data) for frame in batches)
             operations = durable.sequence - before.sequence
             self.waiting.add(durable.sequence, operations, count, time.monotonic_ns())
-        if self.applier is not None:
-            self.applier.wake()
+            applier = self.applier
+        if applier is not None:
+            applier.offer([checked.batch for checked in taken])
         return durable
 
     def _append(self, batches: list[BatchFrame]) -> list[Checked]:
-        epochs = []
+        taken = []
         log = self.log
         for frame in batches:
             assert log.end is not None
             checked = Checked(frame.data, frame.end_bytes, log.end)
             check_epoch(checked.end.epoch, self.seal_promise.epoch, self.source)
             log.append(frame.data, checked.end)
-            if checked.epoch is not None:
-                epochs.append(checked)
-        return epochs
+            taken.append(checked)
+        return taken
 
     # verbs
 

@@ -22,7 +22,8 @@ MESSAGE_BYTES_MAX = 1 << 20
 
 ENCODING_RAW = 0
 ENCODING_ZSTD = 1
-COMPRESSION_LEVEL = 1
+COMPRESSION_LEVELS = ((256 << 10, -5), (2 << 20, 1), (1 << 62, 3))
+"""(bytes that wait for the link, up to which the level is used; zstd level)."""
 COMPRESSED_FROM_BYTES = 256
 """Shorter bodies are not worth the call."""
 PAYS_ABOVE = 1.05
@@ -48,6 +49,9 @@ class Kind(IntEnum):
 
 BULKY = frozenset((Kind.BATCH, Kind.BLOCKS))
 _KINDS = {int(kind): kind for kind in Kind}
+
+
+Packed = tuple[int, bytes | memoryview]
 
 
 class Frame(NamedTuple):
@@ -127,25 +131,31 @@ def _known(kind_code: int, flags: int, zero: int) -> Kind:
 
 
 class Packer:
-    """Compresses bodies when it pays; keeps the compressor between calls. One thread at a time.
+    """Compresses bodies when it pays; keeps the compressors between calls. One thread at a time.
 
+    The level follows what waits for the link: a link that keeps up gets the fastest level, since
+    processor time is worth more than bytes there; the fuller the pipe, the more is compressed.
     After bodies that did not pay it skips the attempt for a while (up to 16 bodies), since random
     or already compressed data tends to come in runs.
     """
 
-    def __init__(self, level: int = COMPRESSION_LEVEL) -> None:
-        self._compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
+    def __init__(self) -> None:
+        self._compressors = [
+            (up_to, zstandard.ZstdCompressor(level=level, write_content_size=True))
+            for up_to, level in COMPRESSION_LEVELS
+        ]
         self._skip = 0
         self._skip_next = 1
 
-    def pack(self, data: bytes | memoryview) -> tuple[int, bytes | memoryview]:
-        """(encoding, body)."""
+    def pack(self, data: bytes | memoryview, waiting_bytes: int = 0) -> Packed:
+        """(encoding, body); `waiting_bytes` are on their way and not yet acknowledged."""
         if len(data) < COMPRESSED_FROM_BYTES:
             return ENCODING_RAW, data
         if self._skip:
             self._skip -= 1
             return ENCODING_RAW, data
-        packed = self._compressor.compress(data)
+        compressor = next(c for up_to, c in self._compressors if waiting_bytes <= up_to)
+        packed = compressor.compress(data)
         if len(packed) * PAYS_ABOVE <= len(data):
             self._skip_next = 1
             return ENCODING_ZSTD, packed
@@ -182,10 +192,10 @@ class Unpacker:
 
 
 def encode_batch(
-    data: bytes | memoryview, end_bytes: int, packer: Packer
+    data: bytes | memoryview, end_bytes: int, packer: Packer, waiting_bytes: int = 0
 ) -> list[bytes | memoryview]:
     """BATCH frame for the bytes of one batch whose BATCH record is `end_bytes` long."""
-    encoding, body = packer.pack(data)
+    encoding, body = packer.pack(data, waiting_bytes)
     return encode(Kind.BATCH, _BATCH.pack(encoding, 0, 0, len(data), end_bytes), body)
 
 
@@ -212,9 +222,13 @@ class BlocksFrame(NamedTuple):
 
 
 def encode_blocks(
-    handle: int, offset: int, data: bytes | memoryview, packer: Packer
+    handle: int,
+    offset: int,
+    data: bytes | memoryview,
+    packer: Packer,
+    waiting_bytes: int = 0,
 ) -> list[bytes | memoryview]:
-    encoding, body = packer.pack(data)
+    encoding, body = packer.pack(data, waiting_bytes)
     return encode(Kind.BLOCKS, _BLOCKS.pack(handle, offset, len(data), encoding, 0, 0, 0), body)
 
 

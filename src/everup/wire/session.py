@@ -170,10 +170,11 @@ class SourceSession:
     ) -> Pieces:
         """Frame for a batch that ends at `sequence`; it counts against the window from now on."""
         assert self.state is State.STREAMING
+        waiting_bytes = self.in_flight_bytes
         self.in_flight.append(InFlight(sequence, len(data), records, now_ns))
         self.in_flight_bytes += len(data)
         self.in_flight_records += records
-        return encode_batch(data, end_bytes, self._packer)
+        return encode_batch(data, end_bytes, self._packer, waiting_bytes)
 
     def tell(self, state: SourceState) -> Pieces:
         return encode(Kind.STATE, pack(state))
