@@ -218,12 +218,14 @@ class Keeper:
     def _send_beats(self) -> None:
         self._next_beat_ns = self.desk.now_ns + self.desk.timing.heartbeat_ns
         lease = self.holding.lease
+        # What an agent said that is silent for as long as it may be is not true any more.
+        alive = self.desk.now_ns < self.holding.permitted_until_ns
         beat = Beat(
             self.desk.voter.state.promised,
             0 if lease is None else lease.epoch,
             self.finished_epoch(),
             self.known,
-            self.facts,
+            self.facts if alive else {},
         )
         for name in sorted(self.peers.peers):
             self.desk.send(name, beat)
