@@ -11,6 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ class StandInGuard:
     def _release(self, sequence: int) -> int:
         segments = list_segments(self.places.journal)
         removed = 0
-        for info, following in zip(segments, segments[1:], strict=False):
+        for info, following in pairwise(segments):
             if following.start.sequence > sequence:
                 break
             info.path.unlink()

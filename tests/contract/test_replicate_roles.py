@@ -1,4 +1,4 @@
-"""Roles that change: switchover without resync, rejoin with a divergence bundle, seals, refusals."""
+"""Roles that change: switchover without resync, rejoin with a bundle, seals, refusals."""
 
 import json
 import os

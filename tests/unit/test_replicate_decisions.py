@@ -1,0 +1,116 @@
+"""The pure parts of the replicator: catch-up, queues, states of the tree."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from everup.model.position import ORIGIN, Position
+from everup.replicate.catchup import RESYNC, STREAM, choose_catch_up
+from everup.replicate.queues import ENTRIES_MAX, QueueMeter
+from everup.replicate.treestate import (
+    AT,
+    EMPTY,
+    OPEN,
+    SYNCING,
+    TreeState,
+    load_tree_state,
+    save_tree_state,
+)
+from everup.replicate.walk import InodeSet
+
+HERE = Position(4, 100, bytes(16))
+
+
+@pytest.mark.parametrize(
+    ("state", "position", "known", "held", "missing", "unclean", "kind", "words"),
+    [
+        ("at", HERE, True, True, (), 0, STREAM, "goes on from there"),
+        ("at", HERE, True, True, (), 4, STREAM, "goes on from there"),
+        ("at", HERE, True, True, (), 5, RESYNC, "unclean stop"),
+        ("at", HERE, True, True, (2,), 0, RESYNC, "tree 2"),
+        ("at", HERE, True, False, (), 0, RESYNC, "no longer holds"),
+        ("at", HERE, False, False, (), 0, RESYNC, "not in the history"),
+        ("empty", None, False, False, (), 0, RESYNC, "no copy yet"),
+        ("open", None, False, False, (), 0, RESYNC, "did not stop cleanly"),
+        ("syncing", None, False, False, (), 0, RESYNC, "unfinished"),
+        ("at", None, False, False, (), 0, RESYNC, "lost the log"),
+        ("something new", None, False, False, (), 0, RESYNC, "no position"),
+    ],
+)
+def test_every_case_has_its_sentence(
+    state: str, position: Position | None, known: bool, held: bool,
+    missing: tuple[int, ...], unclean: int, kind: str, words: str,
+) -> None:  # fmt: skip
+    choice = choose_catch_up(
+        "beta", state, position, known=known, held=held,
+        missing_trees=missing, unclean_epoch=unclean,
+    )  # fmt: skip
+    assert choice.kind == kind
+    assert words in choice.sentence
+    assert "beta" in choice.sentence
+
+
+def test_queue_of_what_is_not_done() -> None:
+    meter = QueueMeter()
+    meter.add(10, 3, 300, 1_000_000_000)
+    meter.add(20, 5, 500, 3_000_000_000)
+    now = 5_000_000_000
+    assert meter.measure(0, now) == {"bytes": 800, "operations": 8, "oldest_ms": 4000}
+    assert meter.measure(10, now) == {"bytes": 500, "operations": 5, "oldest_ms": 2000}
+    assert meter.measure(20, now) == {"bytes": 0, "operations": 0, "oldest_ms": 0}
+
+
+def test_the_queue_is_bounded_and_loses_nothing() -> None:
+    meter = QueueMeter()
+    for number in range(ENTRIES_MAX * 2):
+        meter.add(number + 1, 1, 10, number)
+    measured = meter.measure(0, 0)
+    assert measured["operations"] == ENTRIES_MAX * 2
+    assert measured["bytes"] == ENTRIES_MAX * 20
+    assert meter.measure(ENTRIES_MAX * 2, 0)["operations"] == 0
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        TreeState(EMPTY),
+        TreeState(AT, HERE),
+        TreeState(SYNCING, begin=ORIGIN),
+        TreeState(SYNCING, begin=ORIGIN, until=HERE),
+        TreeState(OPEN, epoch=3, server="alpha"),
+    ],
+)
+def test_states_come_back(tmp_path: Path, state: TreeState) -> None:
+    save_tree_state(tmp_path / "tree.json", state)
+    assert load_tree_state(tmp_path / "tree.json") == state
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"state": "at"}', '{"state": "at", "position": {"epoch": 1}}',
+     '{"state": "new"}', '"at"'],
+)  # fmt: skip
+def test_what_is_not_understood_is_at_no_position(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tree.json"
+    path.write_text(text)
+    state = load_tree_state(path)
+    assert state.state == OPEN and state.position is None
+
+
+def test_no_file_is_an_empty_tree(tmp_path: Path) -> None:
+    assert load_tree_state(tmp_path / "tree.json") == TreeState(EMPTY)
+
+
+def test_what_the_guard_writes_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "tree.json"
+    path.write_text(json.dumps({"state": "at", "position": HERE.to_json(), "more": 1}))
+    assert load_tree_state(path) == TreeState(AT, HERE)
+
+
+def test_inodes_are_remembered() -> None:
+    seen = InodeSet()
+    numbers = [0, 1, 4095, 4096, 1 << 40, (1 << 63) - 1]
+    assert all(seen.add(number) for number in numbers)
+    assert not any(seen.add(number) for number in numbers)
+    assert 5 not in seen and 4096 in seen and (1 << 50) not in seen
