@@ -15,12 +15,12 @@ from everup.model.role import Cause, Role, State
 OUTSIDE = (Role.UNPROTECTED, Role.PASSIVE, Role.REJOINING)
 FOLLOWING = (Role.PASSIVE, Role.REJOINING)
 LEAVING = (Role.DEMOTING,)
+ON_PURPOSE = ("held", "unprotecting")
+"""Rows that take a healthy server out of service."""
 HURRY_STOP_MS = 3_000
 """After a lost lease a unit gets this long: its writes already fail."""
 SWITCH_GRACE_MS = 2_000
 """Held operations get this long when the gate is closed on purpose; units have stopped by then."""
-
-_switch = c.cause_is(Cause.SWITCHOVER, Cause.SWITCHBACK)
 
 
 def _stand(s: State, o: Observation) -> tuple[a.Action, ...]:
@@ -78,7 +78,7 @@ def _stop(s: State, o: Observation) -> tuple[a.Action, ...]:
 
 
 def _stop_demoted(s: State, o: Observation) -> tuple[a.Action, ...]:
-    return _stop(s, o) if s.row == "held" else (a.StopUnits(o.group.units, HURRY_STOP_MS),)
+    return _stop(s, o) if s.row in ON_PURPOSE else (a.StopUnits(o.group.units, HURRY_STOP_MS),)
 
 
 def _simply(*actions: a.Action) -> Deeds:
@@ -98,9 +98,12 @@ def _has_removal(s: State, o: Observation) -> bool:
     return upkeep.removal_when_promoting(s, o) is not None
 
 
-def _address_due(s: State, o: Observation) -> bool:
-    """At once after a failover; after a switchover only when the applications run (commit)."""
-    return not _switch(s, o) or c.units_running(s, o)
+def _in_turn(s: State, o: Observation) -> bool:
+    """On purpose the units are stopped before their files and their address are taken away.
+
+    A server that lost its lease or its gate has no such time: its writes fail already.
+    """
+    return s.role is not Role.DEMOTING or s.row not in ON_PURPOSE or c.units_stopped(s, o)
 
 
 _FOLLOW = (
@@ -114,14 +117,14 @@ _FOLLOW = (
     Row(
         "address-off",
         (*OUTSIDE, *LEAVING),
-        c.address_not_down,
+        c.all_of(c.address_not_down, _in_turn),
         "The public address is given up.",
         deeds=_simply(a.AddressDown()),
     ),
     Row(
         "gate-shut",
         (*OUTSIDE, *LEAVING),
-        c.gate_not_closed,
+        c.all_of(c.gate_not_closed, _in_turn),
         "The gate is closed: nothing may be written here.",
         deeds=_simply(a.CloseGate(0)),
     ),
@@ -232,7 +235,7 @@ _SERVE = (
     Row(
         "address-on",
         (Role.PROMOTING, Role.ACTIVE),
-        c.all_of(c.lease_held, c.gate_open, c.address_missing, _address_due),
+        c.all_of(c.lease_held, c.gate_open, c.address_missing),
         "The public address is taken.",
         deeds=_simply(a.AddressUp()),
     ),
