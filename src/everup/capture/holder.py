@@ -94,7 +94,11 @@ class Holder:
             elif "ready" in message and not self._ready:
                 self._ready = True
                 notify("READY=1")
-            channel.send(json.dumps({"held": len(self.held)}).encode())
+            try:
+                channel.send(json.dumps({"held": len(self.held)}).encode())
+            except OSError:
+                # It died before it could hear the answer.
+                return
 
     def _drop(self, name: str) -> None:
         descriptor = self.held.pop(name, None)
