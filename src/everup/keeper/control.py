@@ -54,7 +54,7 @@ class Control:
         facts = arguments.get("facts", {})
         if not isinstance(facts, dict):
             raise BadInput("facts are not an object")
-        cut = _cut_to_fit(facts)
+        cut = cut_to_fit(facts)
         return self._in_loop(lambda answer: self._service.permit(answer, facts, cut))
 
     def _stand(self, arguments: dict[str, Any]) -> Reply:
@@ -94,7 +94,7 @@ class Control:
         return self._in_loop(self._service.reload)
 
 
-def _cut_to_fit(facts: dict[str, Any]) -> list[str]:
+def cut_to_fit(facts: dict[str, Any]) -> list[str]:
     """Take the longest facts out until they fit into a heartbeat; the names of what was cut.
 
     The agent lives all the same, so its permission must not depend on the length of a sentence.
