@@ -33,7 +33,8 @@ PROJECT = Path(__file__).parents[2]
 SCALE = 2
 WORKERS = 4
 VOTERS = {"primary", "secondary", "witness"}
-DURABLE_CHECK_S = 90
+WHOLE_S = 90
+USED_TOKEN = "used-token"
 EVERUP = "/opt/everup/bin/everup"
 
 Json = dict[str, Any]
@@ -70,7 +71,6 @@ class Ground:
         self.stage = Stage(self.lab)
         self.group = self.stage.group
         self.database = self.stage.database
-        self.used_token = ""
 
     # --- building -------------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ class Ground:
         self.lab.down()
         self.stage.build(find_wheels(PROJECT))
         self.database.create(self.lab.server("primary"), SCALE)
-        self.used_token = str(self.stage.form()["tokens"]["server"])
+        (self.lab.directory / USED_TOKEN).write_text(self.stage.form()["tokens"]["server"])
         words = ["--unit", self.database.unit, "--mode", "durable", "--deadline", "120"]
         self.group.everup("primary", "protect", *PROTECTED, *words, timeout_s=150)
         self.group.wait("primary", "synchronized", 120)
@@ -91,6 +91,11 @@ class Ground:
 
     def down(self) -> None:
         self.lab.down()
+
+    @property
+    def used_token(self) -> str:
+        """The one with which the second server has joined."""
+        return (self.lab.directory / USED_TOKEN).read_text()
 
     # --- who is what ----------------------------------------------------------------------------
 
@@ -128,7 +133,7 @@ class Ground:
 
     # --- back to normal -------------------------------------------------------------------------
 
-    def normal(self, deadline_s: float = DURABLE_CHECK_S) -> None:
+    def normal(self, deadline_s: float = WHOLE_S) -> None:
         """Undo whatever a test did, and wait until every promise holds again."""
         self.stop_load()
         booting = []
@@ -148,7 +153,7 @@ class Ground:
             self.change_settings(mode="durable")
         self.wait_whole(deadline_s)
 
-    def wait_whole(self, deadline_s: float = DURABLE_CHECK_S) -> Json:
+    def wait_whole(self, deadline_s: float = WHOLE_S) -> Json:
         """Wait until the pair is synchronized and could fail over by itself."""
         told: Json = {}
 
