@@ -151,6 +151,8 @@ async def test_api_console_may_press_the_button_but_not_more(tmp_path: Path) -> 
     await runner.cleanup()
     assert answers == {
         "GET /v1/status": "200",
+        "GET /v1/events": "200",
+        "GET /v1/config": "409",
         "POST /v1/switchover": "202",
         "POST /v1/protect": "409",
         "POST /v1/tokens": "409",
@@ -162,6 +164,8 @@ async def _answers_to(user: int, path: Path) -> dict[str, str]:
     answers = {}
     for route, body in (
         ("GET /v1/status", ""),
+        ("GET /v1/events", ""),
+        ("GET /v1/config", ""),
         ("POST /v1/switchover", '{"dry_run":true}'),
         ("POST /v1/protect", '{"paths":["/srv"]}'),
         ("POST /v1/tokens", '{"kind":"server"}'),

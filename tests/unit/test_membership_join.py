@@ -205,6 +205,58 @@ async def test_join_secret_is_not_sent_to_an_impostor(group: Group) -> None:
     primary.tokens.check(["server"], token.secret, "nobody has used it")
 
 
+async def test_join_is_repeated_when_its_answer_was_lost(group: Group) -> None:
+    await group.found()
+    token, newcomer = new_token(group), group.newcomer("secondary", 2)
+    places = group.places("secondary")
+    places.make()
+    before = await asyncio.to_thread(join, places, token, "server", newcomer)
+    # As after a power cut in the moment of the answer: the key is there, nothing else is.
+    key = places.private_key.read_bytes()
+    places.server_settings.unlink()
+    places.private_key.rename(places.state / "joining.key")
+    assert await asyncio.to_thread(join, places, token, "server", newcomer) == before
+    assert places.private_key.read_bytes() == key
+    assert not (places.state / "joining.key").exists()
+
+
+async def test_join_a_refused_key_is_not_kept(group: Group) -> None:
+    await group.found()
+    places = group.places("secondary")
+    places.make()
+    with pytest.raises(EverupError):
+        await asyncio.to_thread(
+            join, places, new_token(group), "server", group.newcomer("primary", 2)
+        )
+    assert not list(places.state.iterdir())
+
+
+async def test_join_nobody_takes_over_a_members_identity(group: Group) -> None:
+    await group.found()
+    newcomer = group.newcomer("secondary", 2)
+    await asyncio.to_thread(join, group.places("secondary"), new_token(group), "server", newcomer)
+    assert (await refusal(group, new_token(group), newcomer)).code == "name-taken"
+
+
+async def test_join_a_witness_may_only_read(group: Group) -> None:
+    founder = await group.found()
+    places = group.places("witness")
+    token = new_token(group, "witness")
+    await asyncio.to_thread(join, places, token, "witness", group.newcomer("witness", 4))
+    context = proven_context(founder.ca_certificate.read_text())
+    context.load_cert_chain(places.certificate, places.private_key)
+
+    def ask(method: str, path: str, body: bytes | None = None) -> bytes:
+        return request([group.address(1)], AGENT_PEER_PORT, context, method, path, body)
+
+    assert b"settings_version" in await asyncio.to_thread(ask, "GET", "/peer/status")
+    forward = b'{"method":"POST","path":"/v1/tokens","body":{"kind":"server"}}'
+    for path, body in (("/peer/forward", forward), ("/peer/settings", b'{"toml":""}')):
+        with pytest.raises(EverupError) as caught:
+            await asyncio.to_thread(ask, "POST", path, body)
+        assert caught.value.code == "not-permitted"
+
+
 async def test_join_a_member_does_not_join_again(group: Group) -> None:
     await group.found()
     newcomer = group.newcomer("secondary", 2)

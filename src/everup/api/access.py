@@ -7,6 +7,7 @@ either.
 
 import os
 import pwd
+import re
 import socket
 import struct
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from everup.errors import Refused
 from everup.system.installation import USER
 
 _CREDENTIALS = struct.Struct("3i")
-CONSOLE_MAY = frozenset({"/v1/switchover", "/v1/login"})
+CONSOLE_MAY_READ = re.compile(r"/v1/(status|events|jobs/[^/]+)")
+CONSOLE_MAY_ASK = frozenset({"/v1/switchover", "/v1/login"})
+WITNESS_MAY_READ = frozenset({"/peer/status", "/peer/settings"})
 WITHOUT_CERTIFICATE = frozenset({"/ca", "/join", "/join-witness"})
 
 
@@ -30,8 +33,7 @@ def local_access_of(console_user: str) -> Callable[..., object]:
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         who = who_is_local(request)
         may_all = _peer_user(request) in (0, os.getuid())
-        is_button = who == console_user and request.path in CONSOLE_MAY
-        if not (may_all or request.method == "GET" or is_button):
+        if not (may_all or (who == console_user and _console_may(request))):
             raise Refused(f"{who} may not do this", remedy="run it as root", code="not-permitted")
         return await handler(request)
 
@@ -50,11 +52,21 @@ def member_access(group: Callable[[], GroupSettings]) -> Callable[..., object]:
         if request.path not in WITHOUT_CERTIFICATE:
             if not name:
                 raise Refused("a certificate of the group is needed", code="not-permitted")
-            if group().member(name) is None:
+            member = group().member(name)
+            if member is None:
                 raise Refused(f"{name} is no member of this group", code="not-permitted")
+            reads = request.method == "GET" and request.path in WITNESS_MAY_READ
+            if member.identity == "witness" and not reads:
+                raise Refused("a witness has a vote and nothing else", code="not-permitted")
         return await handler(request)
 
     return check
+
+
+def _console_may(request: web.Request) -> bool:
+    if request.method == "GET":
+        return CONSOLE_MAY_READ.fullmatch(request.path) is not None
+    return request.path in CONSOLE_MAY_ASK
 
 
 def who_is_local(request: web.Request) -> str:

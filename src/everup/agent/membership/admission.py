@@ -60,11 +60,12 @@ class Doorkeeper:
             secret, holder = _secret(asked), key_fingerprint(asked.request.encode())
             self._tokens.check([kind], secret, holder)
             group = self._settings.current
-            member = self._new_member(asked, kind, group)
+            repeated = self._tokens.name_of(secret) == asked.name
+            member = self._new_member(asked, kind, group, repeated=repeated)
             authority = self._authority()
             addresses = (*member.channels, member.management)
             certificate = issue(authority, asked.request.encode(), member.name, addresses)
-            self._tokens.redeem([kind], secret, holder)
+            self._tokens.redeem([kind], secret, holder, member.name)
             if member not in group.members:
                 try:
                     group = await self._change(lambda old: _with_member(old, member))
@@ -91,7 +92,10 @@ class Doorkeeper:
             ) from error
         return Authority(self._places.ca_certificate.read_bytes(), key)
 
-    def _new_member(self, asked: JoinRequest, kind: Kind, group: GroupSettings) -> Member:
+    def _new_member(
+        self, asked: JoinRequest, kind: Kind, group: GroupSettings, *, repeated: bool
+    ) -> Member:
+        """`repeated`: this token has been redeemed under this name before."""
         if asked.group != group.group:
             raise Refused(
                 f"this server belongs to the group {group.group!r}, not to {asked.group!r}",
@@ -113,9 +117,9 @@ class Doorkeeper:
             management=asked.management,
             channels=asked.channels,
         )
-        # An equal member is the same server that repeats a request whose answer was lost: its
-        # token is bound to its key.
-        if known is not None and known != member:
+        # A request is repeated when its answer was lost; with any other token the same name and
+        # addresses would be somebody who takes over a member's identity.
+        if known is not None and not (repeated and known == member):
             raise Refused(
                 f"the group has a member {asked.name!r} already",
                 remedy="choose another name with --name",

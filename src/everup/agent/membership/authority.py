@@ -54,9 +54,9 @@ def make_authority(group: str) -> Authority:
     return Authority(certificate.public_bytes(serialization.Encoding.PEM), _key_text(key))
 
 
-def make_request(name: str) -> tuple[bytes, bytes]:
-    """A new private key and the request to certify it for the member `name`."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def make_request(name: str, key_text: bytes | None = None) -> tuple[bytes, bytes]:
+    """A private key (a new one without `key_text`) and the request to certify it for `name`."""
+    key = ec.generate_private_key(ec.SECP256R1()) if key_text is None else _read_key(key_text)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, _SHA256)
     return _key_text(key), request.public_bytes(serialization.Encoding.PEM)
@@ -69,8 +69,7 @@ def issue(authority: Authority, request: bytes, name: str, addresses: Sequence[s
     """
     asked = _read_request(request, name)
     issuer = x509.load_pem_x509_certificate(authority.certificate)
-    key = serialization.load_pem_private_key(authority.key, None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    key = _read_key(authority.key)
     names: list[x509.GeneralName] = [x509.DNSName(name)]
     names += [x509.IPAddress(ip_address(address)) for address in dict.fromkeys(addresses)]
     both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -149,6 +148,12 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _read_key(text: bytes) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(text, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
 
 
 def _key_text(key: ec.EllipticCurvePrivateKey) -> bytes:

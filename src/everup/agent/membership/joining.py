@@ -8,6 +8,7 @@ and `everup witness`. The private key is made here and never leaves.
 import shutil
 from dataclasses import dataclass
 from hmac import compare_digest
+from pathlib import Path
 
 import msgspec
 
@@ -18,7 +19,7 @@ from everup.agent.membership.stored import save_group, save_server
 from everup.agent.membership.tokens import Kind, Token
 from everup.config.load import parse_group
 from everup.config.schema import GroupSettings, ServerSettings
-from everup.errors import Refused
+from everup.errors import EverupError, NotConnected, Refused
 from everup.places import Places
 from everup.system.files import save_bytes
 from everup.wire.messages import PROTOCOL_VERSIONS
@@ -56,7 +57,7 @@ def join(places: Places, text: str, kind: Kind, newcomer: Newcomer) -> GroupSett
             code="token-kind",
         )
     greeting = _greet(token, newcomer)
-    key, csr = make_request(newcomer.name)
+    key, csr = _key_and_request(places, newcomer.name)
     asked = JoinRequest(
         secret=token.secret.hex(),
         group=token.group,
@@ -70,7 +71,15 @@ def join(places: Places, text: str, kind: Kind, newcomer: Newcomer) -> GroupSett
     path = "/join-witness" if kind == "witness" else "/join"
     context = proven_context(greeting.ca)
     body = msgspec.json.encode(asked)
-    answer = request(token.addresses, token.port, context, "POST", path, body, deadline_ms=30_000)
+    try:
+        answer = request(
+            token.addresses, token.port, context, "POST", path, body, deadline_ms=30_000
+        )
+    except NotConnected:
+        raise  # It may have been admitted: the key is kept for the next try.
+    except EverupError:
+        _pending_key(places).unlink(missing_ok=True)
+        raise
     admission = decode(answer, Admission)
     group = parse_group(admission.settings, "the group's settings")
     _settle(places, newcomer, admission, group, key)
@@ -102,6 +111,22 @@ def _greet(token: Token, newcomer: Newcomer) -> Greeting:
     return greeting
 
 
+def _pending_key(places: Places) -> Path:
+    return places.state / "joining.key"
+
+
+def _key_and_request(places: Places, name: str) -> tuple[bytes, bytes]:
+    """A key, kept until the join has ended: when the answer is lost, or this server loses its
+    power now, the same token works again for the same key and for no other."""
+    pending = _pending_key(places)
+    if pending.exists():
+        return make_request(name, pending.read_bytes())
+    key, csr = make_request(name)
+    if pending.parent.is_dir():
+        save_bytes(pending, key, operation="save-pending-key")
+    return key, csr
+
+
 def _settle(
     places: Places, newcomer: Newcomer, admission: Admission, group: GroupSettings, key: bytes
 ) -> None:
@@ -127,6 +152,7 @@ def _settle(
             channels=member.channels,
         ),
     )
+    _pending_key(places).unlink(missing_ok=True)
 
 
 def forget(places: Places) -> None:

@@ -114,15 +114,20 @@ class TokenStore:
         with self._lock:
             _check_entry(self._load().get(_digest(secret)), kinds, holder, self._now_s())
 
-    def redeem(self, kinds: Sequence[Kind], secret: bytes, holder: str) -> None:
-        """`check`, and remember durably that it is used."""
+    def redeem(self, kinds: Sequence[Kind], secret: bytes, holder: str, name: str = "") -> None:
+        """`check`, and remember durably that it is used, and by which name."""
         with self._lock:
             entries = self._load()
             entry = entries.get(_digest(secret))
             _check_entry(entry, kinds, holder, self._now_s())
             assert entry is not None
-            entry["holder"] = holder
+            entry |= {"holder": holder, "name": name}
             self._save(entries)
+
+    def name_of(self, secret: bytes) -> str:
+        """The name under which a token was redeemed, also when it was given back; "" for none."""
+        with self._lock:
+            return str(self._load().get(_digest(secret), {}).get("name", ""))
 
     def give_back(self, secret: bytes) -> None:
         """The work for which the token was redeemed failed; it may be used again."""
