@@ -43,6 +43,7 @@ class MemberRoutes:
                 "server": self._name,
                 "version": __version__,
                 "settings_version": self._settings.current.version,
+                "settings_digest": self._settings.digest(),
                 "status": await self._status(),
             }
         )

@@ -55,11 +55,11 @@ class Membership:
         """
         return await self.settings.change(edit, self._store_on_active, self._spread)
 
-    async def keep_spread(self) -> None:
+    async def keep_spread(self, interval_s: float = SPREAD_INTERVAL_S) -> None:
         """For ever: whoever was away gets the settings, and we take newer ones from whoever has
         them. Runs as a task of the agent."""
         while True:
-            await asyncio.sleep(SPREAD_INTERVAL_S)
+            await asyncio.sleep(interval_s)
             for name in self.peers.names():
                 try:
                     await self._compare_with(name)
@@ -82,13 +82,14 @@ class Membership:
         await self.peers.spread_settings(text)
 
     async def _compare_with(self, name: str) -> None:
-        theirs = int((await self.peers.status(name)).get("settings_version", 0))
-        ours = self.settings.current.version
+        answer = await self.peers.status(name)
+        theirs, ours = int(answer["settings_version"]), self.settings.current.version
+        is_active = name == self._active()
         if theirs < ours:
             await self.peers.push_settings(name, self.settings.text())
-        elif theirs > ours:
+        elif theirs > ours or (is_active and answer["settings_digest"] != self.settings.digest()):
             text = (await self.peers.call(name, "GET", "/peer/settings"))["toml"]
-            await asyncio.to_thread(self.settings.accept, str(text))
+            await asyncio.to_thread(self.settings.accept, str(text), of_active=is_active)
 
     def _tell_daemons(self, group: GroupSettings) -> None:
         """Let the other processes of this server read the settings again.

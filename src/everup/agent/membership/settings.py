@@ -6,6 +6,7 @@ stored it: `change` asks that one first. Called by admission, the API and the ag
 """
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -41,17 +42,23 @@ class SettingsStore:
     def text(self) -> str:
         return group_text(self._current)
 
-    def accept(self, text: str) -> bool:
+    def digest(self) -> str:
+        """Tells two documents of one version apart."""
+        return hashlib.blake2b(self.text().encode(), digest_size=16).hexdigest()
+
+    def accept(self, text: str, *, of_active: bool = False) -> bool:
         """Take a document that a member sent. False when we have that one already.
 
-        Raises ConfigInvalid, or Refused for another group's, an older or a conflicting one.
+        Two servers may have made the same version without each other; the active one's counts
+        (`of_active`). Raises ConfigInvalid, or Refused for another group's, an older or a
+        conflicting one.
         """
         new = parse_group(text, "the settings that were sent")
         with self._writing:
             old = self._current
             if new == old:
                 return False
-            _refuse_backward(old, new)
+            _refuse_backward(old, new, of_active)
             self._store(new)
         return True
 
@@ -77,7 +84,7 @@ class SettingsStore:
             tell(new)
 
 
-def _refuse_backward(old: GroupSettings, new: GroupSettings) -> None:
+def _refuse_backward(old: GroupSettings, new: GroupSettings, of_active: bool) -> None:
     if new.group_id != old.group_id:
         raise Refused(
             f"these settings belong to another group ({new.group!r})",
@@ -90,7 +97,7 @@ def _refuse_backward(old: GroupSettings, new: GroupSettings) -> None:
             remedy="take the newer settings first",
             code="settings-older",
         )
-    if new.version == old.version:
+    if new.version == old.version and not of_active:
         raise EverupError(
             f"two different settings have the version {new.version}",
             remedy="repeat the change",
