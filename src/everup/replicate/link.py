@@ -52,6 +52,7 @@ IDLE_MS = 1000
 WAIT_MS = 500
 QUEUED_BYTES_MAX = 4 << 20
 HISTORY_SENT_MAX = 1000
+STOP_SECONDS = 0.5
 
 
 class PeerLink:
@@ -90,10 +91,12 @@ class PeerLink:
         self._thread.start()
 
     def stop(self) -> None:
+        """Returns soon, also while an unreachable peer is being dialled; nothing is sent after."""
         self._stopped.set()
-        if self._resync is not None:
-            self._resync.stop()
-        self._thread.join()
+        resync = self._resync
+        if resync is not None:
+            resync.stop()
+        self._thread.join(STOP_SECONDS)
 
     def greet_again(self) -> None:
         """The settings have changed: agree anew on what this peer holds."""
@@ -162,6 +165,8 @@ class PeerLink:
         self._connection = connection
         self._again.clear()
         try:
+            if self._stopped.is_set():
+                raise NotConnected("this link was stopped")
             session = SourceSession()
             connection.send(session.hello(self._hello()))
             welcome, frames = self._await_welcome(connection, session)

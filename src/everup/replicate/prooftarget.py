@@ -21,12 +21,30 @@ from everup.wire.messages import wire_or_none
 from everup.wire.syncmessages import Failure, Held, ProofItem, Proved
 
 
+class _Wake:
+    """An eventfd that lives as long as anybody may still set it."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def set(self) -> None:
+        os.eventfd_write(self.descriptor, 1)
+
+    def clear(self) -> None:
+        os.eventfd_read(self.descriptor)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
 class _Pending:
     """Comparisons of one Prove that the apply thread still has to make."""
 
-    def __init__(self, items: list[ProofItem]) -> None:
-        self.items = items
+    def __init__(self, items: list[ProofItem], wake: _Wake) -> None:
         self.left = len(items)
+        self._wake = wake
+        if not items:
+            wake.set()
         self.failures: list[Failure] = []
         self.lock = threading.Lock()
 
@@ -35,6 +53,16 @@ class _Pending:
             self.left -= 1
             if failure is not None:
                 self.failures.append(failure)
+            if self.left == 0:
+                self._wake.set()
+
+    def take_failures(self) -> list[Failure] | None:
+        """None while comparisons are still to be made."""
+        with self.lock:
+            if self.left:
+                return None
+            self._wake.clear()
+            return self.failures
 
 
 class ProofTarget:
@@ -44,6 +72,7 @@ class ProofTarget:
         self._channel = channel
         self._applier = applier
         self._pending: _Pending | None = None
+        self._wake = _Wake()
 
     def hold(self, held: bool) -> None:
         applier = self._applier()
@@ -60,16 +89,21 @@ class ProofTarget:
         applier = self._applier()
         if applier is None or self._pending is not None:
             raise ProtocolError("a proof is not expected now", code="sync-order")
-        pending = self._pending = _Pending(items)
+        pending = self._pending = _Pending(items, self._wake)
         for number, item in enumerate(items):
             applier.check_at(item.sequence, _comparison(pending, number, item))
         applier.hold(False)
 
+    @property
+    def wake(self) -> int:
+        """Becomes readable when `step` has something to send."""
+        return self._wake.descriptor
+
     def step(self) -> None:
-        pending = self._pending
-        if pending is not None and pending.left == 0:
+        failures = self._pending.take_failures() if self._pending is not None else None
+        if failures is not None:
             self._pending = None
-            self._channel.send(Proved(pending.failures))
+            self._channel.send(Proved(failures))
 
     def close(self) -> None:
         applier = self._applier()

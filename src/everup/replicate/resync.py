@@ -27,6 +27,8 @@ from everup.wire.messages import CHANNEL_SYNC, PROTOCOL_VERSIONS, Hello, WirePos
 from everup.wire.syncmessages import ProofEnd
 from everup.wire.transport import client_context, dial
 
+STOP_SECONDS = 2.0
+
 
 @dataclass(frozen=True)
 class Place:
@@ -65,7 +67,7 @@ class Resync:
     def stop(self) -> None:
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_SECONDS)
 
     @property
     def sentence(self) -> str:

@@ -60,11 +60,11 @@ class SyncChannel:
         except EverupError:
             pass
 
-    def poll(self, timeout_ms: int) -> list[AnySync | BlocksFrame]:
-        """What has arrived, waiting for at most `timeout_ms` for the first of it."""
+    def poll(self, timeout_ms: int, *others: int) -> list[AnySync | BlocksFrame]:
+        """What has arrived, waiting for at most `timeout_ms` for the first of it (or `others`)."""
         frames, self._frames = self._frames, []
         if not frames:
-            ready = self.connection.wait(timeout_ms)
+            ready = self.connection.wait(timeout_ms, *others)
             self.connection.flush()
             if self.connection.fileno() in ready:
                 frames = self.connection.receive()

@@ -180,7 +180,7 @@ class _Run:
             if self._job.state == "done":
                 return
             busy = bool(self._hashing) and not self._channel.clogged
-            for message in self._channel.poll(0 if busy else 200):
+            for message in self._channel.poll(0 if busy else 200, self._proof.wake):
                 self._take(message)
             if busy and self._hashing:
                 self._hash_next()
