@@ -16,7 +16,8 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from control_model import SERVERS, Group, play  # noqa: E402
+from control_model import Group, play  # noqa: E402
+from control_world import SERVERS  # noqa: E402
 
 from everup.act.performers import PERFORMERS  # noqa: E402
 from everup.decide.decide import ALL_ROWS  # noqa: E402

@@ -1,6 +1,8 @@
 """The table itself: complete, answered for every request, and held to its promises."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from everup.act.performers import PERFORMERS
 from everup.decide import invariants
 from everup.decide.decide import ALL_ROWS, decide
+from everup.decide.diagram import page
 from everup.decide.table import TRANSITIONS
 from everup.model import action as a
 from everup.model import observation as m
@@ -131,6 +134,33 @@ def test_degrading_changes_the_record_before_the_policy() -> None:
     assert policy.must_acknowledge == ()
 
 
+@pytest.mark.parametrize(
+    ("follower", "leaves"),
+    [
+        (m.Follower("b", False, False, END, END), False),
+        (m.Follower("b", True, False, END, END), True),
+        (m.Follower("b", True, True, END, END, queue_bytes=GROUP.max_loss_bytes + 1), True),
+        (m.Follower("b", True, True, END, END, queue_bytes=9, oldest_ms=60_000), False),
+    ],
+    ids=["away", "resynced", "too far behind", "slow"],
+)
+def test_async_members_leave_when_more_may_be_lost_than_allowed(
+    follower: m.Follower, leaves: bool
+) -> None:
+    o = _serving()
+    assert o.keeper is not None and o.replicator is not None
+    o = replace(
+        o,
+        group=replace(GROUP, mode="async"),
+        keeper=replace(o.keeper, record=replace(RECORD, mode="async")),
+        replicator=replace(o.replicator, followers=(follower,)),
+    )
+    first = decide(ACTIVE, o)
+    second = decide(first.state, replace(o, now_ms=o.now_ms + GROUP.degrade_ms))
+    proposals = [act for act in second.actions if isinstance(act, a.Propose)]
+    assert [p.may_take_over for p in proposals] == ([("a",)] if leaves else [])
+
+
 def test_blocking_policy_never_goes_on_without_a_peer() -> None:
     group = replace(GROUP, may_degrade=False)
     o = _serving(group=group, replicator=m.Replicator(role="source", source_epoch=1))
@@ -184,3 +214,11 @@ def test_invariants_refuse_what_breaks_a_promise(act: a.Action) -> None:
 def test_nothing_serves_without_the_lease(act: a.Action) -> None:
     with pytest.raises(AssertionError):
         invariants.check(ACTIVE, _serving(page_left_ms=0), a.Decision(ACTIVE, (act,)))
+
+
+def test_the_page_about_roles_is_printed_from_the_table() -> None:
+    """EVERUP_REWRITE=1 prints it anew."""
+    path = Path(__file__).parents[2] / "docs/operating/roles.md"
+    if os.environ.get("EVERUP_REWRITE") == "1":
+        path.write_text(page())
+    assert path.read_text() == page()

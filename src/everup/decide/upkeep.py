@@ -76,13 +76,15 @@ def removal_when_promoting(s: State, o: Observation) -> Propose | None:
 def _must_leave(s: State, o: Observation, server: str) -> bool:
     if server not in o.group.servers:
         return True
+    doubted = _doubted_for_ms(s, o, server) >= o.group.degrade_ms
+    if c.record(o).mode == "durable":
+        return doubted and o.group.may_degrade
+    # Async: a peer that is only away may still take over, as long as what it lacks is bounded.
     found = c.follower(o, server)
-    durable = c.record(o).mode == "durable"
-    if not durable and found is not None and found.queue_bytes > o.group.max_loss_bytes:
-        return True
-    if durable and not o.group.may_degrade:
+    if found is None:
         return False
-    return durable and _doubted_for_ms(s, o, server) >= o.group.degrade_ms
+    resynced = doubted and found.connected and not found.in_sync
+    return resynced or found.queue_bytes > o.group.max_loss_bytes
 
 
 def _addition(s: State, o: Observation) -> Propose | None:
