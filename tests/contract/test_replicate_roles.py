@@ -17,6 +17,7 @@ from test_replicate_pair import Pair, run_workload
 from workload import Workload
 
 from everup.errors import EverupError
+from everup.journal.unclean import note_unclean_epoch
 from everup.journal.writer import CAUSE_FSYNC
 from everup.model.position import Position
 
@@ -200,3 +201,65 @@ def test_an_emptied_source_does_not_empty_the_target(pair: Pair) -> None:
     pair.beta.call("allow_removals")
     wait_for(lambda: pair.peer()["in_sync"], 20, "in sync")
     assert os.listdir(pair.beta.lower()) == [".everup-orphans"]
+
+
+def test_a_copy_that_was_not_proven_is_proven_before_it_counts(pair: Pair) -> None:
+    (pair.alpha.lower() / "file").write_bytes(bytes(range(256)) * 1000)
+    pair.start()
+    pair.wait_in_sync()
+    assert not (pair.beta.places.state / "unproven.json").exists()
+    pair.settle()
+    pair.beta.kill()
+    (pair.beta.places.state / "proven.json").unlink()
+    (pair.beta.places.state / "unproven.json").write_text("{}")
+    pair.beta.start()
+    pair.beta.call("target")
+    wait_for(lambda: (pair.beta.places.state / "proven.json").exists(), 20, "proven")
+    pair.wait_in_sync()
+    assert not (pair.beta.places.state / "unproven.json").exists()
+
+
+def test_a_silently_changed_passive_is_found_by_the_proof(pair: Pair) -> None:
+    """The proof can fail: a block that differs is never called in sync."""
+    (pair.alpha.lower() / "file").write_bytes(bytes(range(256)) * 1000)
+    pair.start()
+    pair.wait_in_sync()
+    pair.settle()
+    pair.beta.kill()
+    times = os.stat(pair.beta.lower() / "file")
+    with (pair.beta.lower() / "file").open("r+b") as file:
+        file.seek(130_000)
+        file.write(b"rot")
+    os.utime(pair.beta.lower() / "file", ns=(times.st_atime_ns, times.st_mtime_ns))
+    (pair.beta.places.state / "unproven.json").write_text("{}")
+    pair.beta.start()
+    pair.beta.call("target")
+    wait_for(lambda: pair.peer()["code"] == "sync-unequal", 30, "found")
+    assert not pair.peer()["in_sync"]
+    # ... and it is repaired by a comparison of everything.
+    pair.wait_in_sync()
+    assert differences(pair.alpha.lower(), pair.beta.lower()) == []
+
+
+def test_a_peer_from_before_an_unclean_stop_is_compared(pair: Pair) -> None:
+    pair.guard.open(1, "alpha")
+    pair.guard.create("file")
+    pair.guard.write("file", 0, b"on the disk of beta")
+    pair.guard.serve()
+    pair.alpha.start()
+    pair.beta.start()
+    pair.beta.call("target")
+    pair.source()
+    pair.wait_in_sync()
+    pair.settle()
+    pair.alpha.kill()
+    # A power cut: what was not synced is gone from alpha's tree, beta still has it.
+    (pair.alpha.lower() / "file").write_bytes(b"on the ")
+    note_unclean_epoch(pair.alpha.places.state, 2)
+    pair.guard.end_batch()
+    pair.guard.open(2, "alpha")
+    pair.alpha.start()
+    pair.source(2)
+    pair.wait_in_sync()
+    pair.compare()
+    assert (pair.beta.lower() / "file").read_bytes() == b"on the "

@@ -114,3 +114,8 @@ def test_inodes_are_remembered() -> None:
     assert all(seen.add(number) for number in numbers)
     assert not any(seen.add(number) for number in numbers)
     assert 5 not in seen and 4096 in seen and (1 << 50) not in seen
+
+
+def test_a_failed_proof_compares_everything() -> None:
+    choice = choose_catch_up("beta", "at", HERE, known=True, held=True, unequal=True)
+    assert choice.kind == RESYNC and "different" in choice.sentence

@@ -85,6 +85,11 @@ class Context:
         return frozenset(member.name for member in self.group.servers)
 
     @property
+    def unproven_path(self) -> Path:
+        """Exists from the begin of a copy until its proof."""
+        return self.places.state / "unproven.json"
+
+    @property
     def trees_path(self) -> Path:
         return self.places.state / "trees.json"
 

@@ -84,6 +84,7 @@ class PeerLink:
         self._bytes_sent_before = 0
         self._connection: Connection | None = None
         self._again = threading.Event()
+        self._unequal = False
         self._cursor: LogCursor | None = None
         self._caught_up_at = time.monotonic()
 
@@ -234,6 +235,7 @@ class PeerLink:
             held=cursor is not None,
             missing_trees=welcome.missing_trees,
             unclean_epoch=last_unclean_epoch(self._context.places.state),
+            unequal=self._unequal,
         )
         self.sentence, self.code = choice.sentence, choice.kind
         end = self._journal_end()
@@ -245,12 +247,20 @@ class PeerLink:
         self._connected, self._told_in_sync = True, None
         self.sent = self.acknowledged = position
         self.applied = None
-        self._goal_sequence = end.sequence
+        if welcome.unproven:
+            # The copy is whole, the proof of it was cut off: only that is made again.
+            self._resync = Resync(self._context, self._epoch, self._place(), None)
+        else:
+            self._goal_sequence = end.sequence
         return cursor, Start(
             catch_up=choice.kind,
             position=WirePosition.of(position),
             sentence=choice.sentence,
+            sync_id=self._resync.sync_id if self._resync else "",
         )
+
+    def _place(self) -> Place:
+        return Place(self.server, self._addresses, self._port)
 
     def _cursor_at(self, position: Position | None) -> LogCursor | None:
         if position is None:
@@ -263,13 +273,7 @@ class PeerLink:
     def _start_resync(
         self, choice: CatchUp, begin: Position, *, fresh: bool
     ) -> tuple[LogCursor, Start]:
-        resync = Resync(
-            self._context,
-            self._epoch,
-            Place(self.server, self._addresses, self._port),
-            begin,
-            fresh,
-        )
+        resync = Resync(self._context, self._epoch, self._place(), begin, fresh=fresh)
         cursor = LogCursor(self._context.places, begin)
         self._connected, self._told_in_sync = True, None
         self.sent = self.acknowledged = begin
@@ -379,12 +383,14 @@ class PeerLink:
         if resync is None:
             return
         if resync.error is not None:
+            self._unequal = resync.error.code == "sync-unequal"
             raise resync.error
         if not resync.started:
             resync.start()
         self.sentence = resync.sentence
         if resync.done and resync.proven is not None:
             self._goal_sequence = resync.proven.sequence
+            self._unequal = False
             self.sentence, self.code = f"{self.server} is synchronized", "stream"
             self._resync = None
             if self.acknowledged is not None:

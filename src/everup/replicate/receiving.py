@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from everup.errors import Corrupt, EverupError, NotConnected, ProtocolError
+from everup.replicate.catchup import STREAM
 from everup.replicate.context import Context
 from everup.replicate.seal import Seal
 from everup.replicate.target import Target
@@ -216,6 +217,7 @@ class Stream:
                     tree_state=target.tree_state,
                     position=wire_or_none(target.position),
                     missing_trees=self._owner.missing_trees(self.hello.trees),
+                    unproven=target.unproven,
                 )
             )
         )
@@ -251,13 +253,12 @@ class Stream:
             self._receive(group)
 
     def _start(self, start: Start) -> None:
-        if start.catch_up == "stream":
-            if self._target.position != start.position.position():
-                raise ProtocolError("the source starts at another position than agreed")
-            return
-        if self._owner.on_start is None:
-            raise ProtocolError("this server cannot be synchronized now")
-        self._owner.on_start(start, self)
+        if start.catch_up == STREAM and self._target.position != start.position.position():
+            raise ProtocolError("the source starts at another position than agreed")
+        if start.sync_id or start.catch_up != STREAM:
+            if self._owner.on_start is None:
+                raise ProtocolError("this server cannot be synchronized now")
+            self._owner.on_start(start, self)
 
     def _receive(self, group: list[BatchFrame]) -> None:
         """Until the disk takes it, the source waits: nothing is dropped, nothing acknowledged."""

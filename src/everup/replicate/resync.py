@@ -43,8 +43,15 @@ class Resync:
     """`start` once; then `done` or `error` says how it ended. `stop` may be called at any time."""
 
     def __init__(
-        self, context: Context, epoch: int, place: Place, begin: Position, fresh: bool
+        self,
+        context: Context,
+        epoch: int,
+        place: Place,
+        begin: Position | None,
+        *,
+        fresh: bool = False,
     ) -> None:
+        """`begin`: where a copy begins; None when only the proof is missing."""
         self._context = context
         self._epoch = epoch
         self._place = place
@@ -137,16 +144,17 @@ class Resync:
 
     def _synchronize(self, channel: SyncChannel, trees: list[LowerTree], tail: JournalTail) -> None:
         stopped = self._stop.is_set
-        copy = CopySource(
-            self._context,
-            channel,
-            trees,
-            self._begin,
-            self._progress,
-            stopped,
-            fresh=self._fresh,
-        )
-        copy.run(self._position_now)
+        if self._begin is not None:
+            copy = CopySource(
+                self._context,
+                channel,
+                trees,
+                self._begin,
+                self._progress,
+                stopped,
+                fresh=self._fresh,
+            )
+            copy.run(self._position_now)
         self._progress.state = "proving"
         proof = ProofSource(channel, trees, tail, stopped)
         proof.run()

@@ -12,8 +12,9 @@ from typing import Any
 
 from everup.errors import EverupError, NotConnected, ProtocolError, Refused
 from everup.model.position import Position
+from everup.replicate.catchup import RESYNC
 from everup.replicate.context import Context
-from everup.replicate.divergence import Divergence, find_suspects
+from everup.replicate.divergence import Divergence, Suspects, find_suspects
 from everup.replicate.filecopy import FileCopy
 from everup.replicate.prooftarget import ProofTarget
 from everup.replicate.receiving import Receiver, Stream
@@ -21,7 +22,6 @@ from everup.replicate.syncchannel import SyncChannel
 from everup.replicate.treecopy import TreeCopy
 from everup.replicate.treestate import TreeState, load_tree_state
 from everup.replicate.walk import measure
-from everup.system.files import save_json
 from everup.wire.frames import BlocksFrame, Frame
 from everup.wire.messages import Hello, Start
 from everup.wire.session import TargetSession
@@ -83,16 +83,20 @@ class SyncTarget:
         """The source has decided that the trees are compared (called on the stream's thread)."""
         assert self._receiver is not None
         context = self._context
+        copies = start.catch_up == RESYNC
         before = load_tree_state(context.places.tree)
         parents = [past.parent.position() for past in stream.hello.history]
-        suspects = find_suspects(context.places, before, parents)
+        suspects = find_suspects(context.places, before, parents) if copies else Suspects()
         divergence = Divergence(context.places.divergence, suspects, context.door)
         begin = start.position.position()
-        self._receiver.target.begin_sync(stream, begin)
+        if copies:
+            self._receiver.target.begin_sync(stream, begin)
         with self._changed:
             self._job = Job(start.sync_id, begin, start.sentence, divergence, before)
+            self._job.state = "walking" if copies else "proving"
             self._changed.notify_all()
-        context.events.emit("resync-started", start.sentence)
+        if copies:
+            context.events.emit("resync-started", start.sentence)
 
     def serve(
         self, connection: Connection, session: TargetSession, hello: Hello, rest: list[Frame]
@@ -298,5 +302,5 @@ class _Run:
             "objects": message.objects,
             "bytes": message.proven_bytes,
         }
-        save_json(self._context.proven_path, value, operation="save-proven")
+        self._receiver.target.note_proven(value)
         self._context.events.emit("resync-finished", "the trees are proven equal", **value)

@@ -8,6 +8,7 @@ an epoch (`seal`): what was acknowledged before it counts, nothing after it does
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from everup.errors import EverupError, Refused
 from everup.journal.history import add_epoch
@@ -26,6 +27,7 @@ from everup.replicate.treestate import (
     load_tree_state,
     save_tree_state,
 )
+from everup.system.files import save_json, sync_directory
 from everup.wire.frames import BatchFrame
 from everup.wire.session import check_epoch
 
@@ -128,8 +130,19 @@ class Target:
         with self.lock:
             self._require_current(stream)
             self._stop_applier()
+            save_json(self._context.unproven_path, begin.to_json(), operation="save-unproven")
             self._save(TreeState(SYNCING, begin=begin))
             self.log.reset(begin)
+
+    @property
+    def unproven(self) -> bool:
+        return self._context.unproven_path.exists()
+
+    def note_proven(self, value: dict[str, Any]) -> None:
+        """The trees are equal to the source's, each object at a common position."""
+        save_json(self._context.proven_path, value, operation="save-proven")
+        self._context.unproven_path.unlink(missing_ok=True)
+        sync_directory(self._context.places.state)
 
     def end_copy(self, begin: Position, until: Position) -> None:
         """The copy is complete: what was received since `begin` makes it consistent at `until`."""

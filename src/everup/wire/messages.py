@@ -85,6 +85,8 @@ class Welcome(Message, frozen=True, kw_only=True):
     """Last durably received position from which the target can go on; none needs a resync."""
     missing_trees: Annotated[tuple[Number, ...], msgspec.Meta(max_length=1024)] = ()
     """Those of the source's trees that were never copied to the target."""
+    unproven: bool = False
+    """The last copy is complete, but has not been proven equal yet."""
     features: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
 
 
@@ -104,6 +106,7 @@ class Start(Message, frozen=True, kw_only=True):
     position: WirePosition
     sentence: Sentence
     sync_id: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """A sync channel with this id follows; with "stream" it only proves."""
 
 
 class Acknowledge(msgspec.Struct, frozen=True, array_like=True):
