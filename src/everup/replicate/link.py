@@ -252,6 +252,8 @@ class PeerLink:
             self._resync = Resync(self._context, self._epoch, self._place(), None)
         else:
             self._goal_sequence = end.sequence
+            # Its acknowledgement may have been lost with the last connection.
+            self._guard.acknowledged(self.server, position.sequence)
         return cursor, Start(
             catch_up=choice.kind,
             position=WirePosition.of(position),
