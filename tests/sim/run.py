@@ -24,6 +24,7 @@ WORKERS = 2
 RESULT = Path(__file__).parents[2] / "build" / "sim.json"
 KINDS = (
     "partitions", "one_way", "pauses", "crashes", "restarts", "disk_faults", "slow", "loss",
+    "wiped",
 )  # fmt: skip
 
 

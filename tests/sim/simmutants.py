@@ -116,5 +116,15 @@ def list_not_asked() -> Any:
 
 
 @mutant
+def lost_memory_ignored() -> Any:
+    real = Voter.__init__
+
+    def init(self: Voter, server: str, state: Any, *arguments: Any, **options: Any) -> None:
+        real(self, server, replace(state, admission=0), *arguments, **options)
+
+    return changed(Voter, __init__=init)
+
+
+@mutant
 def finished_said_too_early() -> Any:
     return changed(Keeper, finished_epoch=lambda self: self.standing.own_epoch)

@@ -72,7 +72,9 @@ class World:
         held = any(n.keeper is not None and n.keeper.lease for n in self.nodes.values())
         self.covered["failovers"] = self.checker.failovers
         self.covered["switchovers"] = self.checker.switchovers
-        return Result(self.seed, self.checker.violations, held, self.now, self.covered)
+        # A voter that lost its memory may have been needed: then a person has to force.
+        back = held or self.covered["wiped"] > 0
+        return Result(self.seed, self.checker.violations, back, self.now, self.covered)
 
     def at(self, true_ns: int, what: Callable[[], None]) -> None:
         self._order += 1
@@ -167,6 +169,7 @@ class World:
         elif kind == "record-changed":
             self.covered["records"] += 1
             self.checker.commits(node.name, Record.from_json(details["record"]))
+            self._memory_fault(node)
         elif kind == "newer-epoch":
             node.newer_epoch = details["epoch"]
 
@@ -333,6 +336,20 @@ class World:
         node.stop(power=power)
         if power:
             self.checker.loses_power(node.name)
+
+    def _memory_fault(self, proposer: Node) -> None:
+        """Of those who know a new record, one is cut off and one loses its vote.json."""
+        voters = self.checker.committed.voters
+        if self.calm or self.covered["wiped"] or len(voters) < 3 or self.random.random() > 0.1:
+            return
+        victim = self.nodes[self.random.choice([v for v in voters if v != proposer.name])]
+        self.covered["wiped"] += 1
+        self._end(victim, power=True)
+        self.say(f"{victim.name} loses its vote.json")
+        victim.disk.state = VoteState()
+        others = [o for o in self.nodes if o != proposer.name]
+        self._block({(proposer.name, o) for o in others} | {(o, proposer.name) for o in others})
+        self._later(500 * MS, lambda: self._boot(victim) if victim.keeper is None else None)
 
     def _fault_disk(self, node: Node) -> None:
         self.covered["disk_faults"] += 1

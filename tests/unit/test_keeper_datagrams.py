@@ -12,9 +12,10 @@ from everup.keeper.seal import DATAGRAM_BYTES_MAX, Freshness, Sealer
 RECORD = Record(4, 7, ("primary", "secondary", "witness"), ("primary", "secondary"), "durable")
 JOINT = Known(RECORD, Record(3, 7, ("primary",), ("primary",), "durable"))
 MESSAGES: list[Message] = [
-    Beat(7, 7, 6, Known(RECORD), {"role": "active", "lag": 3}),
-    Beat(0, 0, 0, None),
+    Beat(7, 7, 6, 1 << 52, Known(RECORD), {"role": "active", "lag": 3}),
+    Beat(0, 0, 0, 1, None),
     Request("ask", 8, 1_000_000_000, 123456789, 5, JOINT),
+    Request("renew", 8, 1_000_000_000, 123456789, 5, JOINT, 1 << 52),
     Request("vote", 8, 1_000_000_000, 123456789, 5, Known(RECORD)),
     Reply("renew", 8, 1_000_000_000, 123456789, 5, "", 0, 8, JOINT),
     Reply("vote", 8, 1_000_000_000, 123456789, 5, "granted-elsewhere", 400, 9, None),
@@ -31,7 +32,11 @@ def test_the_largest_heartbeat_fits_into_one_packet() -> None:
     sealer = Sealer(b"k" * 32, "0" * 32)
     size = len(
         sealer.seal(
-            "primary", "secondary", 1 << 60, 1 << 60, encode(Beat(7, 7, 6, Known(RECORD), facts))
+            "primary",
+            "secondary",
+            1 << 60,
+            1 << 60,
+            encode(Beat(7, 7, 6, 1 << 52, Known(RECORD), facts)),
         )
     )
     assert size <= 1400, "an Ethernet frame, without fragments"
@@ -53,7 +58,7 @@ def test_the_largest_heartbeat_fits_into_one_packet() -> None:
     ],
 )
 def test_what_is_no_message_is_refused(change: dict[str, object]) -> None:
-    value = json.loads(encode(MESSAGES[3])) | change
+    value = json.loads(encode(MESSAGES[4])) | change
     with pytest.raises(ProtocolError):
         decode(json.dumps(value).encode())
 

@@ -15,7 +15,7 @@ from everup.places import Places
 from everup.system.files import Door
 
 STATE = VoteState(
-    9, "a", 1_000_000_000, Known(Record(2, 9, ("a", "b"), ("a",), "async")), votes_from_version=1
+    9, "a", 1_000_000_000, Known(Record(2, 9, ("a", "b"), ("a",), "async")), admission=77
 )
 BOOT, OTHER_BOOT = b"1" * 16, b"2" * 16
 

@@ -29,6 +29,8 @@ class Holding:
         self.lease: Lease | None = None
         self.permitted_until_ns = 0
         self.proposal: Proposal | None = None
+        self.runs: dict[str, int] = {}
+        """Incarnation of each member, as heard last."""
         self._next_ns = 0
         self._newer_epoch_told = 0
         self._ended_ns = 0
@@ -126,7 +128,7 @@ class Holding:
             theirs = replace(mine, known=Known(known.previous))
         for voter in theirs.known.everyone:
             if voter != desk.server:
-                desk.ask(voter, theirs)
+                desk.ask(voter, replace(theirs, voter_run=lease.runs.get(voter, 0)))
         if known.votes(desk.server):
             desk.ask(desk.server, mine)
 
@@ -139,7 +141,7 @@ class Holding:
         if reply.promised > lease.epoch and voter != self.desk.server:
             self.heard_promise(reply.promised)
         if reply.reason == "unknown-voter":
-            self._renew_record(lease, known)
+            self._admit(lease, known, voter)
         if not reply.granted or reply.epoch != lease.epoch or reply.kind == "ask":
             return
         lease.acknowledge(voter, reply.sent_ns, reply.lease_ns)
@@ -212,6 +214,7 @@ class Holding:
         """Make `known` ours and let the next renewals carry it."""
         lease.proposed, lease.sole_proposer = known.key, sole
         lease.accepted.clear()
+        lease.runs = dict(self.runs)
         self.desk.voter.adopt(known)
         self._renew(lease)
 
@@ -223,12 +226,14 @@ class Holding:
         record = replace(known.record, version=known.record.version + 1, epoch=lease.epoch)
         self._put(lease, Known(record, known.previous), sole=False)
 
-    def _renew_record(self, lease: Lease, known: Known) -> None:
-        """A voter has lost its memory, or never had one: it votes under a record made after that.
+    def _admit(self, lease: Lease, known: Known, voter: str) -> None:
+        """A voter began without a memory: it votes under a record made after we heard of that.
 
-        This lease was won and is renewed without it, so whatever it forgot has not won.
+        It grants nothing before its longest lease is over; whoever holds a lease then holds it
+        without what that voter has forgotten.
         """
-        if known.committed and self.proposal is None:
+        heard = self.runs.get(voter, 0) > lease.runs.get(voter, 0)
+        if heard and known.committed and self.proposal is None:
             old = known.record
             record = replace(old, version=old.version + 1, epoch=lease.epoch)
             self._put(lease, Known(record, old))

@@ -40,6 +40,8 @@ class Lease:
     sole_proposer: bool = False
     """Nobody else has ever proposed that change, so nobody else can have committed it."""
     accepted: set[str] = field(default_factory=set)
+    runs: dict[str, int] = field(default_factory=dict)
+    """Incarnations of the others that we had heard of when this lease made its last record."""
 
     def acknowledge(self, voter: str, sent_ns: int, lease_ns: int) -> None:
         """`voter` has granted `lease_ns` on a request that left at `sent_ns`."""

@@ -29,6 +29,8 @@ class Beat:
     """Epoch whose lease the sender holds now; 0 = none."""
     finished: int
     """The sender does not act under this epoch or an older one, and never will again."""
+    run: int
+    """Incarnation of the sender."""
     known: Known | None
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -45,6 +47,8 @@ class Request:
     run: int
     """Incarnation of the asker: answers to an earlier life are ignored."""
     known: Known
+    voter_run: int = 0
+    """Incarnation of the asked voter that the holder had heard of when it made the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +82,12 @@ def encode(message: Message) -> bytes:
     match message:
         case Beat():
             value |= {"type": "beat", "promised": message.promised, "holding": message.holding}
-            value |= {"finished": message.finished, "facts": message.facts}
+            value |= {"finished": message.finished, "run": message.run}
+            value |= {"facts": message.facts}
         case Request():
             value |= {"type": "request", "kind": message.kind, "epoch": message.epoch}
             value |= {"lease": message.lease_ns, "sent": message.sent_ns, "run": message.run}
+            value |= {"voter_run": message.voter_run}
         case Reply():
             value |= {"type": "reply", "kind": message.kind, "epoch": message.epoch}
             value |= {"lease": message.lease_ns, "sent": message.sent_ns, "run": message.run}
@@ -108,6 +114,7 @@ def _decode(value: dict[str, Any]) -> Message:
             _count(value["promised"]),
             _count(value["holding"]),
             _count(value["finished"]),
+            _count(value["run"]),
             known,
             facts,
         )
@@ -119,7 +126,7 @@ def _decode(value: dict[str, Any]) -> Message:
     if value["type"] == "request":
         if known is None:
             raise ValueError("a request without a record")
-        return Request(kind, epoch, lease, sent, run, known)
+        return Request(kind, epoch, lease, sent, run, known, _count(value["voter_run"]))
     if value["type"] != "reply":
         raise ValueError(f"unknown message {value['type']!r}")
     reason, wait = str(value["reason"]), _count(value["wait"])

@@ -41,6 +41,8 @@ class Keeper:
         page: tuple[int, int] = (0, 0),
         restarted: bool = True,
     ) -> None:
+        if state == VoteState():
+            state = VoteState(admission=run)
         voter = Voter(server, state, now_ns, lease_ns=timing.lease_ns, restarted=restarted)
         self.desk = Desk(server, voter, timing, run, now_ns, members | {server})
         self.standing = Standing(self.desk)
@@ -117,7 +119,7 @@ class Keeper:
         self._at(now_ns)
         if self.desk.voter.state.known is None:
             alone = (self.desk.server,)
-            self.desk.voter.adopt(Known(Record(1, 0, alone, alone, mode)))
+            self.desk.voter.found(Known(Record(1, 0, alone, alone, mode)))
         return self._finish()
 
     # what others may read
@@ -170,6 +172,7 @@ class Keeper:
 
     def _beat(self, sender: str, beat: Beat) -> None:
         self.peers.heard(sender, beat)
+        self.holding.runs[sender] = beat.run
         self.desk.saw_epoch(max(beat.promised, beat.holding))
         self.desk.voter.finished(sender, beat.finished)
         self.desk.voter.learn(beat.known)
@@ -224,6 +227,7 @@ class Keeper:
             self.desk.voter.state.promised,
             0 if lease is None else lease.epoch,
             self.finished_epoch(),
+            self.desk.run,
             self.known,
             self.facts if alive else {},
         )

@@ -26,8 +26,11 @@ class VoteState:
     holder: str = ""
     longest_lease_ns: int = 0
     known: Known | None = None
-    votes_from_version: int = 0
-    """A voter whose memory was lost votes only under a record that was made after that."""
+    admission: int = 0
+    """0, or the incarnation in which this voter began without a memory; it may have had one.
+
+    It votes again as soon as a holder, having heard of that incarnation, has made a record.
+    """
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -35,7 +38,7 @@ class VoteState:
             "holder": self.holder,
             "longest_lease_ns": self.longest_lease_ns,
             "known": None if self.known is None else self.known.to_json(),
-            "votes_from_version": self.votes_from_version,
+            "admission": self.admission,
         }
 
     @classmethod
@@ -47,7 +50,7 @@ class VoteState:
             str(value["holder"]),
             int(value["longest_lease_ns"]),
             None if known is None else Known.from_json(known),
-            int(value["votes_from_version"]),
+            int(value["admission"]),
         )
 
 
@@ -105,7 +108,7 @@ class Voter:
             return "stale-record", 0
         if not known.votes(self.server):
             return "not-a-voter", 0
-        if known.record.version < state.votes_from_version:
+        if state.admission > request.voter_run:
             return "unknown-voter", 0
         if request.kind != "renew" and not known.may_stand(asker):
             return "not-on-list", 0
@@ -131,7 +134,11 @@ class Voter:
         self.grant = Grant(asker, request.epoch, until_ns)
         longest = max(self.state.longest_lease_ns, request.lease_ns)
         self.state = replace(
-            self.state, promised=request.epoch, holder=asker, longest_lease_ns=longest
+            self.state,
+            promised=request.epoch,
+            holder=asker,
+            longest_lease_ns=longest,
+            admission=0,
         )
 
     # the record
@@ -145,7 +152,7 @@ class Voter:
             return
         mine = state.known
         if mine is None:
-            self._first(known)
+            self.state = replace(state, known=known)
             return
         # What an earlier proposer did not get committed before this epoch was won is void.
         void = not mine.committed and mine.record.epoch < request.epoch
@@ -157,24 +164,16 @@ class Voter:
         if known is None or not known.committed:
             return
         mine = self.state.known
-        if mine is None:
-            self._first(known)
-        elif known.key > mine.key or (known.key == mine.key and not mine.committed):
+        if mine is None or known.key > mine.key or (known.key == mine.key and not mine.committed):
             self.state = replace(self.state, known=known)
-
-    def _first(self, known: Known) -> None:
-        """The first record of a voter that remembers nothing.
-
-        Listed as a voter already, it may have promised what it has forgotten: it votes again under
-        a record that is made from now on. The holder makes one when it hears of this.
-        """
-        settled = known.previous or known.record
-        first = known.record.version + 1 if self.server in settled.voters else 0
-        self.state = replace(self.state, known=known, votes_from_version=first)
 
     def adopt(self, known: Known) -> None:
         """Store a record of our own making, or a newer one met while standing."""
         self.state = replace(self.state, known=known)
+
+    def found(self, known: Known) -> None:
+        """The first record of a group: there is nothing that could have been forgotten."""
+        self.state = replace(self.state, known=known, admission=0)
 
     def promise(self, epoch: int, lease_ns: int, now_ns: int, known: Known) -> None:
         """A forced stand: vote for ourselves under a record of our own."""
@@ -186,7 +185,7 @@ class Voter:
             holder=self.server,
             longest_lease_ns=longest,
             known=known,
-            votes_from_version=0,
+            admission=0,
         )
 
     # the end of a lease
