@@ -263,3 +263,21 @@ def test_a_peer_from_before_an_unclean_stop_is_compared(pair: Pair) -> None:
     pair.wait_in_sync()
     pair.compare()
     assert (pair.beta.lower() / "file").read_bytes() == b"on the "
+
+
+def test_a_tree_that_somebody_changed_stops_the_apply_and_is_repaired(pair: Pair) -> None:
+    guard = pair.guard
+    pair.start()
+    guard.create("file")
+    pair.wait_in_sync()
+    pair.settle()
+    (pair.beta.lower() / "other").write_bytes(b"somebody was here")
+    guard.create("other")
+    guard.write("other", 0, b"mine")
+    guard.end_batch()
+    error = wait_for(lambda: pair.beta.call("status")["apply_error"], 10, "stopped")
+    assert error["code"] == "apply-conflict" and "other" in error["sentence"]
+    assert not pair.peer()["in_sync"]
+    wait_for(lambda: pair.beta.call("status")["sync"]["state"] == "done", 30, "repaired")
+    pair.wait_in_sync()
+    pair.compare()

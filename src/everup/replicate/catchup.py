@@ -31,9 +31,9 @@ def choose_catch_up(
 ) -> CatchUp:
     """`known`: the position is on this server's line of history; `held`: its journal still has
     everything after it; `unclean_epoch`: the newest one that began on a tree which a power cut had
-    left without what was not yet on the disk; `unequal`: the last proof has failed."""
+    left without what was not yet on the disk; `unequal`: it was found different."""
     if unequal:
-        return CatchUp(RESYNC, f"{server} was found different by the proof: its trees are compared")
+        return CatchUp(RESYNC, f"{server} was found different: its trees are compared")
     if missing_trees and position is not None:
         trees = ", ".join(map(str, missing_trees))
         return CatchUp(RESYNC, f"{server} does not hold tree {trees} yet: its trees are compared")

@@ -47,22 +47,30 @@ class Suspects:
         return self.changed_after_ns is not None and ctime_ns >= self.changed_after_ns
 
 
-def find_suspects(places: Places, state: TreeState, parents: list[Position]) -> Suspects:
-    """What this server wrote or received after the newest position that the source shares.
+def add_received(suspects: Suspects, places: Places, parents: list[Position]) -> None:
+    """What this server received and the source never had; before the receive log begins anew.
 
     `parents`: positions of the source's history, oldest first.
     """
-    suspects = Suspects()
-    for directory in (places.journal, places.receive):
-        try:
-            _add_after_fork(suspects, directory, parents)
-        except (EverupError, OSError):
-            # A damaged log names no objects; the times below still do.
-            continue
+    _add_quietly(suspects, places.receive, parents)
+
+
+def add_written(
+    suspects: Suspects, places: Places, state: TreeState, parents: list[Position]
+) -> None:
+    """What this server wrote after the newest position that the source shares; may take seconds."""
+    _add_quietly(suspects, places.journal, parents)
     if state.state == OPEN:
         last_ns = _last_entry_ns(places.journal)
         suspects.changed_after_ns = max(0, last_ns - MARGIN_NS)
-    return suspects
+
+
+def _add_quietly(suspects: Suspects, directory: Path, parents: list[Position]) -> None:
+    try:
+        _add_after_fork(suspects, directory, parents)
+    except (EverupError, OSError):
+        # A damaged log names no objects; the times of change still do.
+        return
 
 
 def _add_after_fork(suspects: Suspects, directory: Path, parents: list[Position]) -> None:

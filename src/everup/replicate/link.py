@@ -53,6 +53,9 @@ WAIT_MS = 500
 QUEUED_BYTES_MAX = 4 << 20
 HISTORY_SENT_MAX = 1000
 STOP_SECONDS = 0.5
+UNEQUAL_CODES = ("object-missing", "apply-conflict")
+UNEQUAL_SECONDS = 5.0
+"""A mismatch that stays this long is repaired by comparing everything."""
 
 
 class PeerLink:
@@ -85,6 +88,7 @@ class PeerLink:
         self._connection: Connection | None = None
         self._again = threading.Event()
         self._unequal = False
+        self._unequal_since = 0.0
         self._cursor: LogCursor | None = None
         self._caught_up_at = time.monotonic()
 
@@ -312,6 +316,7 @@ class PeerLink:
             if self._ship(connection, session, cursor):
                 said = time.monotonic()
             self._follow_resync()
+            self._check_equal()
             self._tell_in_sync(connection, session)
             frames = self._wait(connection)
             now = time.monotonic()
@@ -369,6 +374,10 @@ class PeerLink:
     def _note_state(self, state: TargetState) -> None:
         before = self.target
         self.target = state
+        if state.error_code not in UNEQUAL_CODES:
+            self._unequal_since = 0.0
+        elif not self._unequal_since:
+            self._unequal_since = time.monotonic()
         if before is not None and before.error_code and not state.error_code:
             # In sync again only with everything that came while it stood still.
             self._goal_sequence = self._journal_end().sequence
@@ -397,6 +406,14 @@ class PeerLink:
             self._resync = None
             if self.acknowledged is not None:
                 self._guard.acknowledged(self.server, self.acknowledged.sequence)
+
+    def _check_equal(self) -> None:
+        """A target whose tree does not fit to the records is compared, not retried for ever."""
+        since = self._unequal_since
+        if since and time.monotonic() - since > UNEQUAL_SECONDS:
+            self._unequal, self._unequal_since = True, 0.0
+            error = self.target.error_sentence if self.target else ""
+            raise EverupError(error, code="target-unequal")
 
     def _tell_in_sync(self, connection: Connection, session: SourceSession) -> None:
         if self.in_sync != self._told_in_sync:

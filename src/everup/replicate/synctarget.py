@@ -14,7 +14,7 @@ from everup.errors import EverupError, NotConnected, ProtocolError, Refused
 from everup.model.position import Position
 from everup.replicate.catchup import RESYNC
 from everup.replicate.context import Context
-from everup.replicate.divergence import Divergence, Suspects, find_suspects
+from everup.replicate.divergence import Divergence, Suspects, add_received, add_written
 from everup.replicate.filecopy import FileCopy
 from everup.replicate.prooftarget import ProofTarget
 from everup.replicate.receiving import Receiver, Stream
@@ -53,8 +53,9 @@ class Job:
     sync_id: str
     begin: Position
     sentence: str
-    divergence: Divergence
+    suspects: Suspects
     before: TreeState
+    parents: list[Position]
     state: str = "walking"
     done_bytes: int = 0
     total_bytes: int = 0
@@ -86,13 +87,13 @@ class SyncTarget:
         copies = start.catch_up == RESYNC
         before = load_tree_state(context.places.tree)
         parents = [past.parent.position() for past in stream.hello.history]
-        suspects = find_suspects(context.places, before, parents) if copies else Suspects()
-        divergence = Divergence(context.places.divergence, suspects, context.door)
+        suspects = Suspects()
         begin = start.position.position()
         if copies:
+            add_received(suspects, context.places, parents)
             self._receiver.target.begin_sync(stream, begin)
         with self._changed:
-            self._job = Job(start.sync_id, begin, start.sentence, divergence, before)
+            self._job = Job(start.sync_id, begin, start.sentence, suspects, before, parents)
             self._job.state = "walking" if copies else "proving"
             self._changed.notify_all()
         if copies:
@@ -177,6 +178,7 @@ class _Run:
         self._files: dict[int, FileCopy] = {}
         self._hashing: list[int] = []
         self._objects_before = 0
+        self._divergence = Divergence(context.places.divergence, job.suspects, context.door)
         self._proof = ProofTarget(channel, lambda: receiver.target.applier)
 
     def run(self, wanted: Any) -> None:
@@ -224,11 +226,13 @@ class _Run:
     def _begin(self, begin: Begin) -> None:
         self._job.total_bytes = begin.total_bytes
         self._job.state = "copying"
+        job = self._job
+        add_written(job.suspects, self._context.places, job.before, job.parents)
         held = self._context.held_trees()
         for tree_id in begin.trees:
             # A tree that was here once and has no marker now is an unmounted disk, not a new tree.
             tree = self._context.open_lower(tree_id, adopt=tree_id not in held)
-            self._trees[tree_id] = TreeCopy(tree, self._job.divergence.keep)
+            self._trees[tree_id] = TreeCopy(tree, self._divergence.keep)
             self._objects_before += measure(tree)[0]
 
     def _listing(self, listing: Listing) -> None:
@@ -268,9 +272,9 @@ class _Run:
         self._guard_against_emptiness()
         self._context.add_held_trees(self._trees)
         removed = sum(copy.finish() for copy in self._trees.values())
-        kept = self._job.divergence.finish()
+        kept = self._divergence.finish()
         if kept:
-            path = self._job.divergence.path
+            path = self._divergence.path
             self._context.events.emit(
                 "divergence",
                 f"{kept} objects that only this server had were kept in {path}",
