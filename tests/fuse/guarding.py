@@ -54,7 +54,7 @@ class GuardProcess:
         environment = {**os.environ, "EVERUP_ROOT": str(self.base / "root")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "everup.capture"], env=environment, stderr=log
+                [sys.executable, "-m", "everup.capture"], env=environment, stdout=log, stderr=log
             )
         self.wait_served()
 

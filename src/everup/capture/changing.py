@@ -171,8 +171,8 @@ def _record_attributes(
         if resized:
             arguments = encode_truncate(Truncate(size, hint))
             last = None if mask else request
-            order.record(tree, Operation.TRUNCATE, object_id, arguments, b"", last)
             order.touch(tree, hot)
+            order.record(tree, Operation.TRUNCATE, object_id, arguments, b"", last)
         if mask:
             value = Attributes(
                 mask, status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, hint
@@ -197,8 +197,8 @@ def fallocate(request: Request) -> bytes:
                     order.record(tree, operation, object_id, arguments)
                 value = Allocate(offset, length, mode, tree.hint(hot))
                 arguments = encode_allocate(value)
-                order.record(tree, Operation.ALLOCATE, object_id, arguments, b"", request)
                 order.touch(tree, hot)
+                order.record(tree, Operation.ALLOCATE, object_id, arguments, b"", request)
     order.confirm()
     return b""
 

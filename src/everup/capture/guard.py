@@ -25,6 +25,7 @@ from everup.capture.runstate import OpenTree, RunState
 from everup.capture.session import THREADS, Session
 from everup.capture.settle import settle, touch_again
 from everup.capture.slots import Slots
+from everup.capture.touched import Touched
 from everup.errors import EverupError, Refused
 from everup.journal.history import add_epoch
 from everup.journal.operation import Epoch
@@ -71,7 +72,8 @@ class Guard:
         self.memory = runstate.memory_directory(places)
         ends = BatchEnds(self.memory / "batch-end", places.journal)
         lease = LeasePageReader(places.lease_page, boot_id())
-        self.order = Order(self.journal, lease, ends)
+        self._touched = Touched(self.memory / "touched")
+        self.order = Order(self.journal, lease, ends, self._touched)
         self.order.on_acknowledged = self._acknowledged
         self.clean: bool | None = None
         self._ends = ends
@@ -127,7 +129,7 @@ class Guard:
             device = self.keeping.held.get(self._held_name(tree.tree_id), -1)
             self._make_session(tree.tree_id, Path(tree.path), device)
         trees = {number: session.tree for number, session in self.sessions.items()}
-        touch_again(self.order, trees, loose)
+        touch_again(self.order, trees, self._touched.entries())
         self.order.finishing = True
         for session in self.sessions.values():
             settle(session, loose, alive)

@@ -168,6 +168,8 @@ def _record_creation(
     directory_id = tree.identity(directory)
     object_id = tree.identity(hot)
     with order.lock:
+        order.touch(tree, directory)
+        order.touch(tree, hot)
         value = Create(
             directory_id, status.st_mode, status.st_uid, status.st_gid, status.st_rdev, name,
             tree.hint(directory),
@@ -178,8 +180,6 @@ def _record_creation(
             last = request if position == len(lists) else None
             arguments = encode_xattr(SetXattr(key.encode(), tree.hint(hot)))
             order.record(tree, Operation.SET_XATTR, object_id, arguments, data, last)
-        order.touch(tree, directory)
-        order.touch(tree, hot)
 
 
 def _inherited_lists(hot: Hot) -> list[tuple[str, bytes]]:
@@ -219,9 +219,9 @@ def link(request: Request) -> bytes:
                 raise
         directory_id = tree.identity(directory)
         with order.lock:
+            order.touch(tree, directory)
             value = Link(directory_id, name, tree.hint(directory), tree.hint(hot))
             order.record(tree, Operation.LINK, object_id, encode_link(value), b"", request)
-            order.touch(tree, directory)
             tree.nodes.add(node, request.node, name, 1)
             hot.hint = None
         status = os.fstat(hot.descriptor)
@@ -299,7 +299,7 @@ def _record_removal(
     tree, order = request.tree, request.order
     directory_id = tree.identity(above)
     with order.lock:
+        order.touch(tree, above)
         value = Unlink(directory_id, name, tree.hint(above))
         order.record(tree, Operation.UNLINK, object_id, encode_unlink(value), b"", request)
-        order.touch(tree, above)
         tree.lost_name(node, request.node, name, orphaned)

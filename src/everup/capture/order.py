@@ -18,6 +18,7 @@ from everup.capture.batchends import BatchEnds
 from everup.capture.descriptors import Hot
 from everup.capture.lower import LowerTree
 from everup.capture.slots import Slot
+from everup.capture.touched import Touched
 from everup.capture.unsynced import Unsynced
 from everup.journal.operation import ModifiedTime, encode_write
 from everup.journal.record import Operation
@@ -58,7 +59,11 @@ class Order:
     """Sequences, batches, deadlines and acknowledgements of one open gate."""
 
     def __init__(
-        self, journal: JournalWriter, lease: LeasePageReader, ends: BatchEnds | None = None
+        self,
+        journal: JournalWriter,
+        lease: LeasePageReader,
+        ends: BatchEnds | None = None,
+        touched: Touched | None = None,
     ) -> None:
         self.journal = journal
         self.lock = journal.lock
@@ -78,6 +83,7 @@ class Order:
         self._acknowledged: dict[str, int] = {}
         self._lease = lease
         self._ends = ends
+        self._shared_touched = touched
         self._touched: list[tuple[LowerTree, Hot]] = []
         self._waiting = False
         self._wake = threading.Event()
@@ -119,9 +125,9 @@ class Order:
     ) -> None:  # fmt: skip
         """The frequent one."""
         arguments = encode_write(offset, hot.hint or tree.hint(hot))
-        self.record(tree, Operation.WRITE, object_id, arguments, data, request)
         if not hot.touched:
             self.touch(tree, hot)
+        self.record(tree, Operation.WRITE, object_id, arguments, data, request)
 
     def record(
         self, tree: LowerTree, operation: int, object_id: bytes, arguments: bytes,
@@ -147,10 +153,16 @@ class Order:
             self._wake.set()
 
     def touch(self, tree: LowerTree, hot: Hot) -> None:
-        """The object's modification time belongs into the journal at the end of the batch."""
+        """The object's modification time belongs into the journal at the end of the batch.
+
+        Called before the record, so that a worker killed in between has touched too much, not too
+        little.
+        """
         if not hot.touched:
             hot.touched = True
             self._touched.append((tree, hot))
+            if self._shared_touched is not None:
+                self._shared_touched.add(tree.tree_id, hot.node)
 
     def _journal_failed(self, error: OSError) -> None:
         # The promise `no-block`: the application goes on; what is missing is said aloud, and no
@@ -188,6 +200,8 @@ class Order:
             return
         if self._ends is not None:
             self._ends.save(self.closed)
+        if self._shared_touched is not None:
+            self._shared_touched.clear()
         with self._follow:
             self._follow.notify_all()
 
@@ -215,6 +229,9 @@ class Order:
 
     def start(self) -> None:
         """Close old batches and sync the journal in the background."""
+        if self.journal.open_records:
+            # Left by a killed worker: it must be closed also when nothing follows.
+            self._wake.set()
         threading.Thread(target=self._age, name="batches", daemon=True).start()
         threading.Thread(target=self._sync, name="journal-sync", daemon=True).start()
 

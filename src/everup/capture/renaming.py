@@ -134,13 +134,13 @@ def _record(
     tree, order = request.tree, request.order
     above_id, below_id = tree.identity(move.above), tree.identity(move.below)
     with order.lock:
+        order.touch(tree, move.above)
+        order.touch(tree, move.below)
         value = Rename(
             above_id, below_id, replaced_id, move.flags, move.old_name, tree.hint(move.above),
             move.new_name, tree.hint(move.below),
         )  # fmt: skip
         order.record(tree, Operation.RENAME, moved.object_id, encode_rename(value), b"", request)
-        order.touch(tree, move.above)
-        order.touch(tree, move.below)
         if other is not None and move.flags & RENAME_EXCHANGE:
             tree.moved(other.node, move.above.node, move.old_name, stat.S_ISDIR(other.mode))
         elif other is not None:

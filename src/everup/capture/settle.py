@@ -14,14 +14,11 @@ import os
 
 from everup.capture import protocol
 from everup.capture.lower import LowerTree
-from everup.capture.nodes import pack_handle
 from everup.capture.order import Order
 from everup.capture.reading import learn
 from everup.capture.replies import attributes_reply, entry_reply
 from everup.capture.session import Request, Session
-from everup.journal.operation import Create, Link, Rename, Unlink, decode_arguments
-from everup.journal.record import Operation, Record
-from everup.system.kernelcalls import HandleCalls
+from everup.journal.record import Record
 
 _NAME_AT = {
     protocol.MKNOD: protocol.IN_HEADER_BYTES + protocol.MKNOD_IN.size,
@@ -98,33 +95,18 @@ def _answer_of(session: Session, request: Request, written: int) -> bytes | None
     return b""
 
 
-def touch_again(order: Order, trees: dict[int, LowerTree], loose: tuple[Record, ...]) -> None:
-    """The objects of the open batch, whose times belong at its end, found again by their paths."""
-    calls = HandleCalls()
-    for record in loose:
-        tree = trees.get(record.tree)
-        if tree is None or record.operation in (Operation.EPOCH, Operation.TIMES):
+def touch_again(order: Order, trees: dict[int, LowerTree], touched: list[tuple[int, int]]) -> None:
+    """The objects of the open batch, whose times belong at its end."""
+    for tree_id, node in touched:
+        tree = trees.get(tree_id)
+        if tree is None:
             continue
-        for path in _paths(record):
-            try:
-                node = protocol.ROOT_NODE
-                if path:
-                    node = pack_handle(calls.of(tree.root, path))
-                hot = tree.hot(node)
-                with tree.lock(node):
-                    tree.identity(hot)
-                order.touch(tree, hot)
-            except OSError:
-                # Removed by a later record of the batch, or renamed: then touched under its name.
-                continue
-
-
-def _paths(record: Record) -> list[bytes]:
-    value = decode_arguments(record)
-    if isinstance(value, Create | Unlink | Link):
-        above = value.directory_hint
-        return [above, above + b"/" + value.name if above else value.name]
-    if isinstance(value, Rename):
-        return [value.old_directory_hint, value.new_directory_hint]
-    hint = getattr(value, "hint", b"")
-    return [hint] if hint else []
+        try:
+            hot = tree.hot(node)
+            with tree.lock(node):
+                tree.identity(hot)
+        except OSError:
+            # Removed by a later record of the batch.
+            continue
+        with order.lock:
+            order.touch(tree, hot)

@@ -1,0 +1,21 @@
+"""The list of touched objects, read again by the next worker."""
+
+from pathlib import Path
+
+from everup.capture.touched import ENTRIES_MAX, Touched
+
+
+def test_next_worker_finds_what_the_open_batch_touched(tmp_path: Path) -> None:
+    touched = Touched(tmp_path / "touched")
+    touched.add(1, 2**63 + 5)
+    touched.add(2, 7)
+    assert Touched(tmp_path / "touched").entries() == [(1, 2**63 + 5), (2, 7)]
+    touched.clear()
+    assert Touched(tmp_path / "touched").entries() == []
+
+
+def test_list_is_bounded(tmp_path: Path) -> None:
+    touched = Touched(tmp_path / "touched")
+    for i in range(ENTRIES_MAX + 10):
+        touched.add(1, i)
+    assert len(touched.entries()) == ENTRIES_MAX
