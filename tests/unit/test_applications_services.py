@@ -1,5 +1,6 @@
 """Protected units: held by a drop-in, started in order, stopped in reverse, found again later."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,29 @@ async def test_applications_of_a_silent_systemd_are_unknown(
 
     systemd.state = silent  # type: ignore[method-assign]
     assert await UnitWatch(services).read(("db",), 1000) is None
+
+
+async def test_applications_of_a_busy_systemd_are_believed_for_a_while(
+    services: Services, systemd: FakeSystemd
+) -> None:
+    """A turn does not wait for it; the answer wakes the next one."""
+    woken = asyncio.Event()
+    watch = UnitWatch(services, woken.set)
+    (unit,) = await watch.read(("db",), 1000) or ()
+    assert unit.state == "inactive"
+    woken.clear()
+    quick, go = systemd.state, asyncio.Event()
+
+    async def busy(name: str) -> UnitState:
+        await go.wait()
+        return await quick(name)
+
+    systemd.state = busy  # type: ignore[method-assign]
+    systemd.active.add("db.service")
+    watch.changed()
+    (unit,) = await watch.read(("db",), 1000) or ()
+    assert unit.state == "inactive"
+    go.set()
+    await asyncio.wait_for(woken.wait(), 5)
+    (unit,) = await watch.read(("db",), 1000) or ()
+    assert unit.state == "active"

@@ -60,7 +60,7 @@ def assemble(
     guard = ControlClient(places.guard_socket)
     replicator = ControlClient(places.replicator_socket)
     services = Services(systemd, unit_directory, places.active_flag)
-    watch = UnitWatch(services)
+    watch = UnitWatch(services, lambda: loop.wake())
     world = World(
         server,
         boot,

@@ -8,6 +8,7 @@ own, so it works also while Everup does not run: a held unit needs the guard and
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -129,34 +130,59 @@ class Services:
 class UnitWatch:
     """States of the units, asked again only after a signal, or when they are older than a second.
 
-    A turn that comes every 100 ms must not ask systemd ten times a second for what rarely changes.
+    A turn that comes every 100 ms must not ask systemd ten times a second for what rarely changes,
+    and must not wait for a systemd that is busy reading its files again: then it gets what was
+    known last, as long as that is fresh enough to be believed.
     """
 
     AGE_MAX_S = 1.0
+    BELIEVED_S = 5.0
+    PATIENCE_S = 0.05
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, refreshed: Callable[[], None] = lambda: None) -> None:
         self._services = services
+        self._refreshed = refreshed
         self._known: tuple[Unit, ...] | None = None
         self._wanted: tuple[str, ...] = ()
-        self._asked_at = 0.0
+        self._asked_at = float("-inf")
         self._stale = True
+        self._asking: asyncio.Task[None] | None = None
 
     def changed(self) -> None:
         """Something happened in systemd."""
         self._stale = True
 
     async def read(self, wanted: tuple[str, ...], deadline_ms: int) -> tuple[Unit, ...] | None:
-        """States of the wanted and held units; None when systemd does not answer."""
-        old = time.monotonic() - self._asked_at > self.AGE_MAX_S
-        if not (self._stale or old or wanted != self._wanted):
-            return self._known
-        self._stale = False
-        try:
-            async with asyncio.timeout(deadline_ms / 1000):
-                self._known = await self._services.states(wanted)
-        except (EverupError, TimeoutError, OSError) as error:
-            log.warning("the states of the units are unknown: %s", error)
-            self._known, self._stale = None, True
+        """States of the wanted and held units; None when systemd does not answer.
+
+        The answer of a question that takes longer comes with a later turn, which `refreshed` asks
+        for. `deadline_ms` is how long a first answer may take.
+        """
+        age_s = time.monotonic() - self._asked_at
+        if self._stale or age_s > self.AGE_MAX_S or wanted != self._wanted:
+            self._ask(wanted)
+        first = wanted != self._wanted or self._known is None
+        if self._asking is not None:
+            patience_s = deadline_ms / 1000 if first else self.PATIENCE_S
+            await asyncio.wait([self._asking], timeout=patience_s)
+        if wanted != self._wanted or time.monotonic() - self._asked_at > self.BELIEVED_S:
             return None
-        self._wanted, self._asked_at = wanted, time.monotonic()
         return self._known
+
+    def _ask(self, wanted: tuple[str, ...]) -> None:
+        if self._asking is None or self._asking.done():
+            self._stale = False
+            self._asking = asyncio.create_task(self._refresh(wanted))
+
+    async def _refresh(self, wanted: tuple[str, ...]) -> None:
+        at = time.monotonic()
+        try:
+            known = await self._services.states(wanted)
+        except (EverupError, OSError) as error:
+            log.warning("the states of the units are unknown: %s", error)
+            self._stale = True
+            return
+        news = known != self._known or wanted != self._wanted
+        self._known, self._wanted, self._asked_at = known, wanted, at
+        if news:
+            self._refreshed()
