@@ -97,7 +97,12 @@ def one_majority_is_enough() -> Any:
     def quorum(self: Known, agreeing: Any) -> bool:
         return majority(self.record.voters, agreeing)
 
-    return changed(Known, quorum=quorum, electorates=lambda self: (self.record.voters,))
+    def needed_by(self: Known, server: str) -> Any:
+        return (self.record.voters,)
+
+    return changed(
+        Known, quorum=quorum, needed_by=needed_by, electorates=lambda self: (self.record.voters,)
+    )
 
 
 @mutant

@@ -34,7 +34,7 @@ class Disk:
 class Node:
     def __init__(self, name: str, members: set[str], timing: Timing, random: Random) -> None:
         self.name, self.members, self.timing, self.random = name, members, timing, random
-        self.rate = 1 + random.uniform(-0.01, 0.01)
+        self.rate = 1 + random.choice((-0.01, 0.01, random.uniform(-0.01, 0.01)))
         self.disk = Disk()
         self.page = (0, 0)
         self.starts = 0

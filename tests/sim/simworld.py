@@ -53,7 +53,7 @@ class World:
         self.blocked: set[tuple[str, str]] = set()
         self.late_ns: dict[tuple[str, str], int] = {}
         self.loss = 0.01
-        self.delay_ns = (int(0.2 * MS), self.random.choice((1, 5, 30)) * MS)
+        self.delay_ns = (int(0.2 * MS), self.random.choice((1, 1, 5, 30)) * MS)
         self.through_codec = seed % 10 == 0
         first = Record(1, 0, ("a",), ("a",), "durable")
         self.nodes["a"].disk.state = VoteState(known=Known(first))
@@ -176,7 +176,7 @@ class World:
     def _store(self, node: Node, number: int, state: VoteState) -> None:
         random, life = self.random, node.life
         self._aimed_fault(node)
-        delay = random.choice((2, 5, 10, 20)) * MS
+        delay = random.choice((MS // 3, MS, 2 * MS, 5 * MS, 20 * MS))
         if random.random() < 0.02:
             delay = random.randrange(100, 700) * MS
         # One write after the other, as the process does it.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from everup.keeper.messages import Message, Request
+from everup.keeper.record import Known
 from everup.keeper.voter import Voter, VoteState
 
 WAITING_MAX = 512
@@ -82,6 +83,19 @@ class Desk:
             self._binding = self._number
         self._noted = state
         self._output.store = (self._number, state)
+
+    @property
+    def number(self) -> int:
+        """Of the newest state that was handed out to be stored."""
+        self.note_state()
+        return self._number
+
+    def store_ahead(self, known: Known) -> int:
+        """Have the vote stored as if its record were `known`; the number to wait for."""
+        self.note_state()
+        self._number += 1
+        self._output.store = (self._number, replace(self.voter.state, known=known))
+        return self._number
 
     def stored(self, number: int) -> None:
         """State `number` is durable: what waited for it may leave."""

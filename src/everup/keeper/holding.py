@@ -31,6 +31,9 @@ class Holding:
         self.proposal: Proposal | None = None
         self.runs: dict[str, int] = {}
         """Incarnation of each member, as heard last."""
+        self._decided: tuple[int, int] | None = None
+        """Key of a change that both majorities have accepted; being stored as committed."""
+        self._decision = 0
         self._next_ns = 0
         self._newer_epoch_told = 0
         self._ended_ns = 0
@@ -42,7 +45,7 @@ class Holding:
     def begin(self, lease: Lease) -> None:
         """A lease was won, or found again after a restart of the process."""
         self.fail_proposal("new-epoch")
-        self.lease = lease
+        self.lease, self._decided = lease, None
         self._newer_epoch_told = lease.epoch
         self._next_ns = self.desk.now_ns
         self.desk.publish(lease.epoch, lease.deadline_ns)
@@ -85,7 +88,7 @@ class Holding:
         if lease is None:
             return self._ended_ns if self._ended_ns > self.desk.now_ns else None
         times = [lease.deadline_ns, self._next_ns, self.permitted_until_ns]
-        if self.proposal is not None:
+        if self.proposal is not None and self._decided is None:
             times.append(self.proposal.deadline_ns)
         return min(times)
 
@@ -105,7 +108,8 @@ class Holding:
             self.end("newer-epoch", silent_already=False)
             return
         self._finish_inherited(lease)
-        if self.proposal is not None and now >= self.proposal.deadline_ns:
+        late = self.proposal is not None and now >= self.proposal.deadline_ns
+        if late and self._decided is None:
             self._withdraw(lease)
         if now >= self._next_ns:
             self._renew(lease)
@@ -151,7 +155,11 @@ class Holding:
 
     def _extend(self, lease: Lease) -> None:
         known = self.desk.voter.state.known
-        if known is not None and self.desk.now_ns < lease.deadline_ns and lease.extend(known):
+        if (
+            known is not None
+            and self.desk.now_ns < lease.deadline_ns
+            and lease.extend(self.desk.server, known)
+        ):
             self.desk.publish(lease.epoch, lease.deadline_ns)
 
     def heard_promise(self, epoch: int) -> None:
@@ -187,7 +195,7 @@ class Holding:
         if not (majority(record.voters, here) and majority(known.record.voters, here)):
             return "not-reachable"
         self.proposal = Proposal(record.key, deadline_ns)
-        self._put(lease, Known(record, known.record))
+        self._put(lease, Known(record, known.record, self.desk.server))
         return ""
 
     def _changed(self, old: Record, change: dict[str, Any], epoch: int) -> Record:
@@ -210,9 +218,9 @@ class Holding:
             raise ValueError("the holder stays a voter and on the list")
         return record
 
-    def _put(self, lease: Lease, known: Known, *, sole: bool = True) -> None:
+    def _put(self, lease: Lease, known: Known) -> None:
         """Make `known` ours and let the next renewals carry it."""
-        lease.proposed, lease.sole_proposer = known.key, sole
+        lease.proposed, self._decided = known.key, None
         lease.accepted.clear()
         lease.runs = dict(self.runs)
         self.desk.voter.adopt(known)
@@ -224,7 +232,14 @@ class Holding:
         if known is None or known.previous is None or lease.proposed is not None:
             return
         record = replace(known.record, version=known.record.version + 1, epoch=lease.epoch)
-        self._put(lease, Known(record, known.previous), sole=False)
+        self._put(lease, self._anew(known, record))
+
+    def _anew(self, known: Known, record: Record) -> Known:
+        """`record` in the place of an unfinished one. What another began, that one may declare
+        as well as we: it has no owner any more.
+        """
+        here = self.desk.server
+        return Known(record, known.previous, here if known.owner == here else "")
 
     def _admit(self, lease: Lease, known: Known, voter: str) -> None:
         """A voter began without a memory: it votes under a record made after we heard of that.
@@ -233,23 +248,44 @@ class Holding:
         without what that voter has forgotten.
         """
         heard = self.runs.get(voter, 0) > lease.runs.get(voter, 0)
-        if heard and known.committed and self.proposal is None:
-            old = known.record
-            record = replace(old, version=old.version + 1, epoch=lease.epoch)
-            self._put(lease, Known(record, old))
+        if not heard or self.proposal is not None or self._decided is not None:
+            return
+        old = known.record
+        record = replace(old, version=old.version + 1, epoch=lease.epoch)
+        if known.committed:
+            self._put(lease, Known(record, old, self.desk.server))
+        else:
+            self._put(lease, self._anew(known, record))
 
     def _accepted(self, lease: Lease, voter: str, theirs: Known, mine: Known) -> None:
         if theirs.key != lease.proposed or mine.key != lease.proposed or mine.committed:
             return
         lease.accepted.add(voter)
-        if not mine.quorum(lease.accepted):
+        if self._decided is None and mine.quorum(lease.accepted):
+            self._decided = mine.key
+            self._decision = self.desk.store_ahead(mine.settled())
+
+    def stored(self, number: int) -> None:
+        """A decision counts, and is told, when it is durable here: see `Known.owner`."""
+        lease, known = self.lease, self.desk.voter.state.known
+        if self._decided is None or number < self._decision:
             return
-        lease.proposed = None
-        self.desk.voter.adopt(mine.settled())
+        if lease is None or known is None or known.key != self._decided:
+            self._decided = None
+        elif self.desk.number != self._decision:
+            # Something else was stored over it meanwhile.
+            self._decision = self.desk.store_ahead(known.settled())
+        else:
+            self._declare(lease, known)
+
+    def _declare(self, lease: Lease, known: Known) -> None:
+        lease.proposed = self._decided = None
+        self.desk.voter.adopt(known.settled())
         self._next_ns = self.desk.now_ns
-        record = mine.record.to_json()
+        self._extend(lease)
+        record = known.record.to_json()
         self.desk.event("record-changed", record=record)
-        if self.proposal is not None and self.proposal.key == mine.key:
+        if self.proposal is not None and self.proposal.key == known.key:
             self.proposal = None
             self.desk.event("proposed", committed=True, record=record, reason="")
 
@@ -264,7 +300,7 @@ class Holding:
         old = known.previous
         self.fail_proposal("no-majority")
         record = replace(old, version=known.record.version + 1, epoch=lease.epoch)
-        self._put(lease, Known(record, old), sole=lease.sole_proposer)
+        self._put(lease, self._anew(known, record))
 
     def fail_proposal(self, reason: str) -> None:
         if self.proposal is not None:

@@ -37,8 +37,6 @@ class Lease:
     """Until when each voter's grant may be used."""
     proposed: tuple[int, int] | None = None
     """Key of a change that this very lease has proposed and that is not committed."""
-    sole_proposer: bool = False
-    """Nobody else has ever proposed that change, so nobody else can have committed it."""
     accepted: set[str] = field(default_factory=set)
     runs: dict[str, int] = field(default_factory=dict)
     """Incarnations of the others that we had heard of when this lease made its last record."""
@@ -48,22 +46,9 @@ class Lease:
         until_ns = sent_ns + holder_lease_ns(lease_ns)
         self.until_ns[voter] = max(until_ns, self.until_ns.get(voter, until_ns))
 
-    def electorates(self, known: Known) -> tuple[tuple[str, ...], ...]:
-        """Whose majorities the lease needs.
-
-        An unfinished change that somebody else began may have been committed without us knowing:
-        both majorities. One that we began ourselves is not committed until we say so, and nobody
-        else can win without a majority of the old voters: theirs is enough, so that adding a
-        voter that dies half-way does not stop the active.
-        """
-        ours = self.sole_proposer and known.key == self.proposed
-        if known.previous is not None and ours:
-            return (known.previous.voters,)
-        return known.electorates()
-
-    def extend(self, known: Known) -> bool:
-        """Recompute the deadline; True when it moved."""
-        times = [granted_by_majority_ns(v, self.until_ns) for v in self.electorates(known)]
+    def extend(self, server: str, known: Known) -> bool:
+        """Recompute the deadline of `server`; True when it moved."""
+        times = [granted_by_majority_ns(v, self.until_ns) for v in known.needed_by(server)]
         granted = [time for time in times if time is not None]
         if len(granted) < len(times) or min(granted) <= self.deadline_ns:
             return False

@@ -72,6 +72,7 @@ class Keeper:
         """State `number`, or a newer one, is durable."""
         self._at(now_ns)
         self.desk.stored(number)
+        self.holding.stored(number)
         return self._finish()
 
     def permit(self, now_ns: int, facts: dict[str, Any]) -> Output:

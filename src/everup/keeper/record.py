@@ -10,7 +10,7 @@ disjoint majorities within seconds.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 MODES = ("async", "durable")
@@ -74,6 +74,9 @@ class Known:
 
     record: Record
     previous: Record | None = None
+    owner: str = ""
+    """Who alone can declare an unfinished change committed: it proposed the change first, stores
+    that it is committed before it tells anybody, and so knows that it is not."""
 
     @property
     def committed(self) -> bool:
@@ -95,6 +98,17 @@ class Known:
             return (self.record.voters,)
         return (self.record.voters, self.previous.voters)
 
+    def needed_by(self, server: str) -> tuple[tuple[str, ...], ...]:
+        """The sets of voters whose majorities `server` needs to win or to keep a lease.
+
+        Nobody but the owner of an unfinished change can have declared it committed, and nobody
+        can win without a majority of the old voters: theirs is enough for the owner. So a voter
+        that dies while it is being added does not stop the active.
+        """
+        if self.previous is not None and server == self.owner:
+            return (self.previous.voters,)
+        return self.electorates()
+
     def quorum(self, agreeing: Collection[str]) -> bool:
         return all(majority(voters, agreeing) for voters in self.electorates())
 
@@ -114,12 +128,13 @@ class Known:
 
     def settled(self) -> "Known":
         """The same record, known to be committed."""
-        return replace(self, previous=None)
+        return Known(self.record)
 
     def to_json(self) -> dict[str, Any]:
-        value = {"record": self.record.to_json()}
+        value: dict[str, Any] = {"record": self.record.to_json()}
         if self.previous is not None:
             value["previous"] = self.previous.to_json()
+            value["owner"] = self.owner
         return value
 
     @classmethod
@@ -128,4 +143,5 @@ class Known:
         return cls(
             Record.from_json(value["record"]),
             None if previous is None else Record.from_json(previous),
+            str(value.get("owner", "")),
         )

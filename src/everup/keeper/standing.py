@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from everup.keeper.desk import RETRY_NS, Desk
 from everup.keeper.lease import Lease
 from everup.keeper.messages import Reply, Request, RequestKind
-from everup.keeper.record import Known, Record
+from everup.keeper.record import Known, Record, majority
 
 FRESH_NS = 3 * RETRY_NS
 """How long a voter's "I would" counts."""
@@ -197,7 +197,7 @@ class Standing:
             return
         attempt.agreed_ns[voter] = reply.sent_ns
         fresh = {v for v, sent_ns in attempt.agreed_ns.items() if sent_ns > now - FRESH_NS}
-        if known.quorum(fresh):
+        if all(majority(voters, fresh) for voters in known.needed_by(self.desk.server)):
             self._promise(attempt, known)
 
     def _count(self, attempt: Attempt) -> Lease | None:
@@ -207,7 +207,7 @@ class Standing:
             return None
         if self.desk.server not in lease.until_ns:
             return None
-        lease.extend(known)
+        lease.extend(self.desk.server, known)
         if lease.deadline_ns <= self.desk.now_ns:
             return None
         self._end(True, "forced" if attempt.forced else "")
@@ -239,7 +239,8 @@ class Standing:
             return
         attempt.refused.add(voter)
         left = set(known.everyone) - attempt.refused
-        if voter == self.desk.server or not known.quorum(left):
+        needed = known.needed_by(self.desk.server)
+        if voter == self.desk.server or not all(majority(voters, left) for voters in needed):
             self._start_over(attempt)
 
     # force
