@@ -271,6 +271,7 @@ def test_a_tree_that_somebody_changed_stops_the_apply_and_is_repaired(pair: Pair
     guard.create("file")
     pair.wait_in_sync()
     pair.settle()
+    proven = pair.beta.call("status")["proven"]
     (pair.beta.lower() / "other").write_bytes(b"somebody was here")
     guard.create("other")
     guard.write("other", 0, b"mine")
@@ -278,6 +279,10 @@ def test_a_tree_that_somebody_changed_stops_the_apply_and_is_repaired(pair: Pair
     error = wait_for(lambda: pair.beta.call("status")["apply_error"], 10, "stopped")
     assert error["code"] == "apply-conflict" and "other" in error["sentence"]
     assert not pair.peer()["in_sync"]
-    wait_for(lambda: pair.beta.call("status")["sync"]["state"] == "done", 30, "repaired")
+    # Also a restart does not talk it away.
+    pair.beta.kill()
+    pair.beta.start()
+    pair.beta.call("target")
+    wait_for(lambda: pair.beta.call("status")["proven"] != proven, 60, "compared and proven")
     pair.wait_in_sync()
     pair.compare()

@@ -30,6 +30,7 @@ CHECKPOINT_MS = 500
 CHECKPOINT_BYTES = 16 << 20
 RETRY_MS_MIN = 200
 RETRY_MS_MAX = 3000
+MISMATCH_CODES = ("object-missing", "apply-conflict")
 
 Check = Callable[[TreeSet], None]
 
@@ -43,12 +44,14 @@ class Applier:
         trees: TreeSet,
         tree_path: Path,
         on_progress: Callable[[], None],
+        on_mismatch: Callable[[], None],
         door: Door = REAL_DOOR,
     ) -> None:
         self._log = log
         self._trees = trees
         self._tree_path = tree_path
         self._on_progress = on_progress
+        self._on_mismatch = on_mismatch
         self._door = door
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -141,11 +144,19 @@ class Applier:
                 self._tell(problem)
             except OSError as problem:
                 self._tell(_as_error(problem))
-            if self._stop.is_set():
+            if self._stop.is_set() or self._is_mismatch():
                 return
             retry_ms = RETRY_MS_MIN if self.applied != before else min(RETRY_MS_MAX, 2 * retry_ms)
             with self._changed:
                 self._changed.wait_for(self._stop.is_set, retry_ms / 1000)
+
+    def _is_mismatch(self) -> bool:
+        """The tree is not what the records say: a replay would hide it, only comparing helps."""
+        error = self.error
+        if error is None or error.code not in MISMATCH_CODES:
+            return False
+        self._on_mismatch()
+        return True
 
     def _tell(self, error: EverupError) -> None:
         with self._changed:

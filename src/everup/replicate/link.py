@@ -18,6 +18,7 @@ from everup.journal.operation import BatchEnd, encode_batch_end
 from everup.journal.record import HEADER_BYTES
 from everup.journal.unclean import last_unclean_epoch
 from everup.model.position import ORIGIN, Position
+from everup.replicate.applier import MISMATCH_CODES
 from everup.replicate.catchup import RESYNC, CatchUp, choose_catch_up
 from everup.replicate.context import Context
 from everup.replicate.guardlink import POLL_MS, GuardLink, guard_position
@@ -53,7 +54,6 @@ WAIT_MS = 500
 QUEUED_BYTES_MAX = 4 << 20
 HISTORY_SENT_MAX = 1000
 STOP_SECONDS = 0.5
-UNEQUAL_CODES = ("object-missing", "apply-conflict")
 UNEQUAL_SECONDS = 5.0
 """A mismatch that stays this long is repaired by comparing everything."""
 
@@ -169,6 +169,7 @@ class PeerLink:
         connection = dial(self._addresses, self._port, tls, self.server)
         self._connection = connection
         self._again.clear()
+        self.target, self._unequal_since = None, 0.0
         try:
             if self._stopped.is_set():
                 raise NotConnected("this link was stopped")
@@ -374,7 +375,7 @@ class PeerLink:
     def _note_state(self, state: TargetState) -> None:
         before = self.target
         self.target = state
-        if state.error_code not in UNEQUAL_CODES:
+        if state.error_code not in MISMATCH_CODES:
             self._unequal_since = 0.0
         elif not self._unequal_since:
             self._unequal_since = time.monotonic()

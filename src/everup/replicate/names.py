@@ -159,7 +159,7 @@ class TreeOperations(ContentOperations):
             return
         present = id_of_name(directory, arguments.name)
         if present != record.object_id:
-            if self.window is None and present is not None:
+            if self.window is None:
                 raise self._conflict(record, arguments.name)
             return
         self._take_name(directory, arguments.name, record.object_id)

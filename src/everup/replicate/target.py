@@ -85,9 +85,18 @@ class Target:
         context = self._context
         trees = TreeSet(context.open_operations)
         self.applier = Applier(
-            self.log, trees, context.places.tree, self._on_progress, context.door
+            self.log,
+            trees,
+            context.places.tree,
+            self._on_progress,
+            self._note_mismatch,
+            context.door,
         )
         self.applier.start(begin, until)
+
+    def _note_mismatch(self) -> None:
+        """Also after a restart this server is not in sync before it has been proven equal."""
+        save_json(self._context.unproven_path, {}, operation="save-unproven")
 
     def _stop_applier(self) -> None:
         if self.applier is not None:
