@@ -246,3 +246,52 @@ def test_order_of_records() -> None:
     assert not joint.quorum({"a"})
     assert not joint.quorum({"b", "c"})
     assert joint.settled().quorum({"a"})
+
+
+def test_a_lone_active_that_lost_power_while_it_added_voters_comes_back() -> None:
+    bench = Bench("a", "b", "witness", voters=("a",), listed=("a",))
+    for name in ("b", "witness"):
+        bench.stop(name)
+        bench.disks[name] = VoteState()
+        bench.start(name)
+    bench.run(1200)
+    bench.stand("a")
+    bench.run(200)
+    bench.held_disks |= {"b", "witness"}
+    assert bench.propose("a", voters=["a", "b", "witness"]) == ""
+    bench.stop("a")
+    for name in ("b", "witness"):
+        bench.stop(name)
+        bench.held_disks.discard(name)
+        bench.start(name)
+    bench.run(1500)
+    bench.start("a")
+    known = bench.keepers["a"].known
+    assert known is not None
+    assert not known.committed
+    bench.run(1500)
+    bench.stand("a")
+    bench.run(3000)
+    assert bench.holders() == ["a"]
+    known = bench.keepers["a"].known
+    assert known is not None
+    assert known.committed
+    assert known.record.voters == ("a", "b", "witness")
+
+
+def test_a_change_is_not_told_before_it_is_stored_as_committed() -> None:
+    bench = trio()
+    assert bench.propose("a", mode="async") == ""
+    bench.run(300)
+    assert bench.last("proposed", "a")[1]["committed"]
+    known = bench.disks["a"].known
+    assert known is not None
+    assert known.committed
+    bench.run(300)
+    assert bench.propose("a", mode="durable") == ""
+    bench.held_disks.add("a")
+    bench.run(400)
+    assert bench.last("record-changed", "a")[1]["record"]["mode"] == "async"
+    bench.free_disk("a")
+    bench.run(100)
+    assert bench.last("record-changed", "a")[1]["record"]["mode"] == "durable"
