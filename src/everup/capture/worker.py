@@ -20,6 +20,7 @@ from everup.wire.local import LocalServer
 
 STOP_GRACE_MS = 2000
 SWITCH_INTERVAL_S = 0.0005
+PRIORITY = -10
 
 
 def _prepare() -> None:
@@ -30,6 +31,12 @@ def _prepare() -> None:
     os.umask(0)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        # Every request of an application waits for this process. Transactions of a database on a
+        # busy machine, three runs each: 22 % more, 27 % more, 9 % fewer.
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    except OSError:
+        pass
     be_io_flusher()
     keep_in_memory()
     # Handlers are short; a thread that computes must not keep the others from /dev/fuse for 5 ms.
