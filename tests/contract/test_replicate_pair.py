@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,5 +139,44 @@ def test_sync_of_a_busy_tree_onto_another_one(pair: Pair, seed: int) -> None:
     pair.wait_in_sync()
     run_workload(pair, seed + 50, 60)
     pair.compare()
+    assert "apply-stopped" not in pair.beta.log.read_text()
     ids = object_ids(pair.alpha.lower()), object_ids(pair.beta.lower())
     assert all(ids[1][path] == object_id for path, object_id in ids[0].items() if object_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_kills_at_any_moment_leave_identical_trees(pair: Pair, seed: int) -> None:
+    """SIGKILL of either replicator, also in the middle of the first sync, under a writing load."""
+    fill(pair.alpha.lower(), seed, 40)
+    pair.start()
+    chooser = random.Random(seed + 77)
+    stop = threading.Event()
+
+    def write() -> None:
+        workload = Workload(pair.guard, random.Random(seed))
+        while not stop.is_set():
+            workload.step()
+            time.sleep(0.003)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(8):
+            time.sleep(chooser.uniform(0.05, 1.5))
+            if chooser.random() < 0.4:
+                pair.alpha.kill()
+                pair.alpha.start()
+                pair.source()
+            else:
+                pair.beta.kill()
+                pair.beta.start()
+                pair.beta.call("target")
+    finally:
+        stop.set()
+        writer.join()
+    pair.wait_in_sync()
+    pair.compare()
+    # ... by applying, not by a repair afterwards.
+    assert "apply-stopped" not in pair.beta.log.read_text()
+    assert "sync-unequal" not in pair.alpha.log.read_text()

@@ -44,14 +44,14 @@ class Applier:
         trees: TreeSet,
         tree_path: Path,
         on_progress: Callable[[], None],
-        on_mismatch: Callable[[], None],
+        on_error: Callable[[EverupError], None],
         door: Door = REAL_DOOR,
     ) -> None:
         self._log = log
         self._trees = trees
         self._tree_path = tree_path
         self._on_progress = on_progress
-        self._on_mismatch = on_mismatch
+        self._on_error = on_error
         self._door = door
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -153,12 +153,11 @@ class Applier:
     def _is_mismatch(self) -> bool:
         """The tree is not what the records say: a replay would hide it, only comparing helps."""
         error = self.error
-        if error is None or error.code not in MISMATCH_CODES:
-            return False
-        self._on_mismatch()
-        return True
+        return error is not None and error.code in MISMATCH_CODES
 
     def _tell(self, error: EverupError) -> None:
+        if self.error is None or self.error.code != error.code:
+            self._on_error(error)
         with self._changed:
             self.error = error
             self._idle = True

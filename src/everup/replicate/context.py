@@ -5,6 +5,7 @@ events. Made by the process; handed to source, target and sync.
 """
 
 import queue
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,10 @@ HEARTBEAT_SECONDS = 30
 
 
 class EventBus:
-    """Events to whoever subscribed; a subscriber that does not read loses the oldest ones."""
+    """Events to whoever subscribed, and to the log of the service.
+
+    A subscriber that does not read loses the oldest ones.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,6 +35,7 @@ class EventBus:
 
     def emit(self, kind: str, sentence: str, **fields: Any) -> None:
         event = {"event": kind, "sentence": sentence, **fields}
+        print(f"everup-replicator: {kind}: {sentence}", file=sys.stderr, flush=True)
         with self._lock:
             for subscriber in self._subscribers:
                 if subscriber.full():

@@ -14,7 +14,7 @@ from everup.errors import EverupError, Refused
 from everup.journal.history import add_epoch
 from everup.journal.reader import Cursor
 from everup.model.position import Position
-from everup.replicate.applier import Applier
+from everup.replicate.applier import MISMATCH_CODES, Applier
 from everup.replicate.apply import TreeSet
 from everup.replicate.context import Context
 from everup.replicate.queues import QueueMeter
@@ -89,14 +89,16 @@ class Target:
             trees,
             context.places.tree,
             self._on_progress,
-            self._note_mismatch,
+            self._note_error,
             context.door,
         )
         self.applier.start(begin, until)
 
-    def _note_mismatch(self) -> None:
-        """Also after a restart this server is not in sync before it has been proven equal."""
-        save_json(self._context.unproven_path, {}, operation="save-unproven")
+    def _note_error(self, error: EverupError) -> None:
+        self._context.events.emit("apply-stopped", error.sentence, code=error.code)
+        if error.code in MISMATCH_CODES:
+            # Also after a restart this server is not in sync before it has been proven equal.
+            save_json(self._context.unproven_path, {}, operation="save-unproven")
 
     def _stop_applier(self) -> None:
         if self.applier is not None:
