@@ -131,6 +131,7 @@ def test_everything_through_the_mount_arrives(protected: Protected) -> None:
     use(protected.tree)
     protected.settle()
     assert differences(protected.alpha.lower(), protected.beta.lower()) == []
+    assert "apply-stopped" not in protected.beta.log.read_text()
 
 
 def test_a_durable_fsync_waits_for_the_peer(protected: Protected) -> None:

@@ -114,14 +114,17 @@ def check_database(path: Path) -> None:
         assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
 
 
+def mask_resend(guard: GuardProcess) -> None:
+    """What INIT agreed on lies in shared memory: the next workers believe in an older kernel."""
+    for tree in ("1", "2"):
+        slots = Slots(memory_directory(guard.places) / tree / "slots", THREADS)
+        slots.set_features(slots.features & ~HAS_RESEND)
+
+
 @pytest.mark.parametrize("resend", [True, False], ids=["resend", "older-kernel"])
 def test_killed_worker_under_load(guard: GuardProcess, resend: bool) -> None:
     if not resend:
-        # What INIT agreed on lies in shared memory: the next workers believe in an older kernel.
-        for tree in ("1", "2"):
-            path = memory_directory(guard.places) / tree / "slots"
-            slots = Slots(path, THREADS)
-            slots.set_features(slots.features & ~HAS_RESEND)
+        mask_resend(guard)
     load = Load()
     for i in range(3):
         load.run(every_operation(guard.paths[i % 2] / f"w{i}"))
@@ -171,6 +174,37 @@ def test_waiting_durable_syncs_survive_the_worker(closed: GuardProcess) -> None:
     sequence = status["position"]["sequence"]
     closed.call("acknowledged", server="secondary", sequence=sequence)
     assert done.wait(3)
+
+
+@pytest.mark.parametrize("resend", [True, False], ids=["resend", "older-kernel"])
+def test_durable_load_with_kills(closed: GuardProcess, resend: bool) -> None:
+    """Many fsyncs wait at every kill, in slots and without; each is answered once."""
+    closed.open(mode="durable", needs=("secondary",))
+    if not resend:
+        mask_resend(closed)
+    load = Load()
+
+    def sync_of(number: int) -> Callable[[int], None]:
+        descriptor = os.open(closed.tree / f"f{number}", os.O_CREAT | os.O_RDWR)
+
+        def step(count: int) -> None:
+            os.pwrite(descriptor, b"%d" % count, 0)
+            os.fsync(descriptor)
+
+        return step
+
+    for number in range(10):
+        load.run(sync_of(number))
+    for turn in range(60):
+        if turn % 12 == 11:
+            closed.kill_worker()
+        sequence = closed.wait_served()["position"]["sequence"]
+        closed.call("acknowledged", server="secondary", sequence=sequence)
+        time.sleep(0.02)
+    closed.call("policy", mode="async", must_acknowledge=[])
+    load.finish()
+    assert load.steps > 30
+    closed.compare()
 
 
 def test_new_worker_by_hangup(guard: GuardProcess) -> None:

@@ -182,11 +182,14 @@ class Session:
             if resend:
                 if parked.written:
                     self._resent[parked.unique & ~protocol.UNIQUE_RESEND] = parked.written
+                with self._parked_lock:
+                    # Also one that was parked a moment ago, while its slot was settled.
+                    self._unlist(parked)
                 self.slots.unpark(parked)
-                continue
-            with self._parked_lock:
-                self._parked[parked.place] = parked
-            threading.Thread(target=self._sync_apart, args=(parked, True), daemon=True).start()
+            elif parked.place not in self._parked:
+                with self._parked_lock:
+                    self._parked[parked.place] = parked
+                threading.Thread(target=self._sync_apart, args=(parked, True), daemon=True).start()
         if resend:
             self._write(_OUT.pack(_OUT_BYTES, protocol.NOTIFY_RESEND, 0))
 
@@ -282,10 +285,26 @@ class Session:
             finally:
                 self.marks.leave(place)
                 self.marks.part(place)
-        parked = self.slots.change(parked, state=WAITS_PEERS)
         with self._parked_lock:
+            if not self._listed(parked):
+                return
+            parked = self.slots.change(parked, state=WAITS_PEERS)
             self._parked[parked.place] = parked
         self._after_disk(parked)
+
+    def _listed(self, parked: Parked) -> bool:
+        """Whether the place still holds this very request; the lock is held."""
+        known = self._parked.get(parked.place)
+        return known is not None and known.unique == parked.unique
+
+    def _unlist(self, parked: Parked) -> bool:
+        """Take it off the list; False when somebody else did. The lock is held."""
+        if not self._listed(parked):
+            return False
+        del self._parked[parked.place]
+        self._waiters.pop(parked.place, None)
+        self._signalled.discard(parked.place)
+        return True
 
     def _after_disk(self, parked: Parked) -> None:
         if parked.sequence <= self.order.acknowledged_up_to or not self.order.policy.durable:
@@ -293,10 +312,8 @@ class Session:
 
     def _finish(self, parked: Parked, number: int) -> None:
         with self._parked_lock:
-            if self._parked.pop(parked.place, None) is None:
+            if not self._unlist(parked):
                 return
-            self._waiters.pop(parked.place, None)
-            self._signalled.discard(parked.place)
         if not number:
             try:
                 self.order.confirm()
