@@ -17,6 +17,7 @@ from everup.model import action as a
 from everup.model import observation as m
 from everup.model.role import Role, State
 from everup.observe.world import Hand
+from everup.system.files import Door
 
 GROUP = m.Group(servers=("a", "b"), witness="w", trees=(1,), units=("db",), public=())
 RECORD = m.Record(1, 1, ("a", "b", "w"), ("a", "b"), "durable")
@@ -116,6 +117,35 @@ async def test_a_turn_that_breaks_a_promise_performs_nothing(tmp_path: Path) -> 
     assert executor.performed == []
     events = loop._events.after(0, 10)
     assert [(e.kind, e.severity, e.told) for e in events] == [("invariant", "critical", True)]
+
+
+class FullDisk(Door):
+    full = True
+
+    def write(self, operation: str, descriptor: int, data: bytes | memoryview) -> int:
+        if self.full and operation == "save-state":
+            raise OSError(28, "No space left on device")
+        return super().write(operation, descriptor, data)
+
+
+async def test_a_full_disk_keeps_a_server_from_taking_office_only(tmp_path: Path) -> None:
+    loop, world, executor = _loop(tmp_path, _observation())
+    while loop.state.role is not Role.PASSIVE:
+        await loop.turn()
+    disk = FullDisk()
+    loop._store = StateStore(tmp_path / "agent.json", disk)
+    for _ in range(5):
+        await loop.turn()
+    assert loop.state.role is Role.PASSIVE
+    assert not any(isinstance(action, a.Stand) for action in executor.performed)
+    assert [e.kind for e in loop._events.after(0, 99)].count("state-not-stored") == 1
+    world.o = _observation(group=replace(GROUP, trees=()))
+    await loop.turn()
+    assert loop.state.role is Role.UNPROTECTED
+    world.o, disk.full = _observation(), False
+    for _ in range(3):
+        await loop.turn()
+    assert loop.state.role is Role.STANDING
 
 
 async def test_a_request_is_answered_by_the_next_turn(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from everup.alerts.outbox import WAITING_MAX, Outbox
 from everup.alerts.webhook import Caller
 from everup.config.schema import Mail, Webhook
 from everup.errors import NotConnected
+from everup.system.files import Door
 
 MESSAGE = Message(
     group="shop",
@@ -150,6 +151,20 @@ async def test_alerts_queue_is_bounded_and_damaged_files_are_left_out(tmp_path: 
     async with _running(outbox):
         await _until(lambda: not outbox.waiting("mail"))
     assert len(way.taken) == WAITING_MAX - 1
+
+
+class FullDisk(Door):
+    def write(self, operation: str, descriptor: int, data: bytes | memoryview) -> int:
+        raise OSError(28, "No space left on device")
+
+
+async def test_alerts_are_sent_from_memory_when_the_disk_is_full(tmp_path: Path) -> None:
+    way = Way()
+    outbox = Outbox(tmp_path / "outbox", {"mail": way}, door=FullDisk())
+    async with _running(outbox):
+        outbox.put(MESSAGE)
+        await _until(lambda: way.taken)
+    assert way.taken == [MESSAGE]
 
 
 def test_alerts_that_nobody_wants_are_not_queued(tmp_path: Path) -> None:

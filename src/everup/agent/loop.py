@@ -8,6 +8,7 @@ least every 100 ms; nothing in it waits for an action.
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from everup.agent.event_log import EventLog
@@ -18,7 +19,7 @@ from everup.decide.remarks import TROUBLES
 from everup.errors import DeadlinePassed, EverupError
 from everup.model.action import Action, Answer, Decision, Said
 from everup.model.observation import Observation, Outcome, Request
-from everup.model.role import State
+from everup.model.role import Role, State
 from everup.observe.facts import fitted, own_facts
 from everup.observe.world import Asked, Hand
 
@@ -28,6 +29,8 @@ TURN_MS = 100
 TURN_MS_MIN = 5
 """Events that come in a burst are looked at together."""
 PERMIT_MS = 500
+TAKES_OFFICE = (Role.STANDING, Role.PROMOTING, Role.ACTIVE, Role.SWITCHING)
+"""Roles whose beginning must be remembered before anything is done in them."""
 ANSWER_MS = 10_000
 """A request is answered by the next turn; a turn may wait for the disk."""
 
@@ -112,6 +115,7 @@ class ControlLoop:
         self._woken = asyncio.Event()
         self._speaking: frozenset[str] = frozenset()
         self._last_said: Said | None = None
+        self._stored = True
         self._permit: asyncio.Task[None] | None = None
         self.requests = Requests(self.wake)
         self.state: State = store.load()
@@ -149,8 +153,9 @@ class ControlLoop:
         except AssertionError as error:
             self._broken_promise(error)
             return False
-        if decision.state != before:
-            await asyncio.to_thread(self._store.save, decision.state)
+        if not await self._remember(before, decision.state):
+            self._permit_keeper(observation, replace(decision, state=before))
+            return False
         self.state = decision.state
         executor.perform(decision.actions)
         # The rest is telling: nothing above depends on it.
@@ -158,6 +163,25 @@ class ControlLoop:
         self._tell(observation, decision, changed=decision.state.role != before.role)
         await self._publish(observation, decision)
         return decision.state.role != before.role
+
+    async def _remember(self, before: State, after: State) -> bool:
+        """Store the state; False when it cannot be stored and must not be acted on without.
+
+        A full disk keeps a server from taking office, never from leaving it or from going on.
+        """
+        if after == before:
+            return True
+        try:
+            await asyncio.to_thread(self._store.save, after)
+        except OSError as error:
+            if "state-not-stored" not in self._speaking:
+                sentence = f"the agent's state cannot be stored: {error.strerror}"
+                self._events.add("state-not-stored", "critical", sentence, told=True)
+                self._speaking |= {"state-not-stored"}
+            self._stored = False
+            return after.role == before.role or after.role not in TAKES_OFFICE
+        self._stored = True
+        return True
 
     def _broken_promise(self, error: AssertionError) -> None:
         """A mistake of ours: this turn does nothing, the lease and the guard keep the promise."""
@@ -174,7 +198,8 @@ class ControlLoop:
                 self._events.add(said.row, said.severity, said.sentence, told=said.told)
                 self._last_said = said
         if not changed:
-            self._speaking = frozenset(said.row for said in decision.said)
+            lasting = self._speaking & {"state-not-stored"} if not self._stored else frozenset()
+            self._speaking = lasting | {said.row for said in decision.said}
         if decision.answer is not None:
             self.requests.answered(decision.answer)
         self._permit_keeper(o, decision)

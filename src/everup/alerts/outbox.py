@@ -9,16 +9,19 @@ import asyncio
 import json
 import logging
 import time
+from collections import deque
 from pathlib import Path
 from typing import Protocol
 
 from everup.alerts.message import Message
 from everup.errors import EverupError
-from everup.system.files import load_json, save_json
+from everup.system.files import REAL_DOOR, Door, load_json, save_json
 
 log = logging.getLogger(__name__)
 
 WAITING_MAX = 500
+UNSTORED_MAX = 20
+"""Messages kept in memory while the disk takes none."""
 AGE_MAX_S = 3 * 24 * 3600
 """Older news helps nobody; it is in the events."""
 PAUSES_S = (1.0, 2.0, 5.0, 15.0, 60.0)
@@ -39,12 +42,18 @@ class Outbox:
     """`pauses_s` is what to wait after the first, second, ... failure in a row."""
 
     def __init__(
-        self, directory: Path, ways: dict[str, Way], pauses_s: tuple[float, ...] = PAUSES_S
+        self,
+        directory: Path,
+        ways: dict[str, Way],
+        pauses_s: tuple[float, ...] = PAUSES_S,
+        door: Door = REAL_DOOR,
     ) -> None:
         self._directory = directory
         self._pauses_s = pauses_s
         self._ways = ways
         self._news = {name: asyncio.Event() for name in ways}
+        self._door = door
+        self._unstored: dict[str, deque[Message]] = {n: deque(maxlen=UNSTORED_MAX) for n in ways}
         directory.mkdir(mode=0o700, exist_ok=True)
         self._number = max((_number(p) for p in directory.glob("*.json")), default=0)
 
@@ -67,11 +76,12 @@ class Outbox:
     def _save(self, number: int, name: str, message: Message) -> None:
         path = self._directory / f"{number:010d}.{name}.json"
         try:
-            save_json(
-                path, {"message": message.to_json(), "since": time.time()}, operation="save-alert"
-            )
+            value = {"message": message.to_json(), "since": time.time()}
+            save_json(path, value, operation="save-alert", door=self._door)
         except OSError as error:
-            log.error("a message could not be queued: %s", error)
+            # A full disk is just what people must hear of: try from memory.
+            log.error("a message could not be stored: %s", error)
+            self._unstored[name].append(message)
         for old in self.waiting(name)[:-WAITING_MAX]:
             log.warning("too many messages wait for %s; the oldest is dropped", name)
             old.unlink(missing_ok=True)
@@ -90,16 +100,26 @@ class Outbox:
 
     async def _send_all(self, name: str) -> bool:
         """Send what waits, oldest first; False when one was not taken."""
+        unstored = self._unstored[name]
+        while unstored:
+            if not await self._send(name, unstored[0]):
+                return False
+            unstored.popleft()
         for path in self.waiting(name):
             message = _read(path)
             if message is not None and self._ways[name].wanted:
-                try:
-                    await self._ways[name].send(message)
-                except EverupError as error:
-                    log.warning("not delivered yet: %s", error)
+                if not await self._send(name, message):
                     return False
-                log.info("%s told: %s", name, message.sentence)
             path.unlink(missing_ok=True)
+        return True
+
+    async def _send(self, name: str, message: Message) -> bool:
+        try:
+            await self._ways[name].send(message)
+        except EverupError as error:
+            log.warning("not delivered yet: %s", error)
+            return False
+        log.info("%s told: %s", name, message.sentence)
         return True
 
 
