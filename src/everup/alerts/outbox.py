@@ -107,9 +107,9 @@ class Outbox:
             unstored.popleft()
         for path in self.waiting(name):
             message = _read(path)
-            if message is not None and self._ways[name].wanted:
-                if not await self._send(name, message):
-                    return False
+            wanted = self._ways[name].wanted
+            if message is not None and wanted and not await self._send(name, message):
+                return False
             path.unlink(missing_ok=True)
         return True
 
