@@ -262,7 +262,7 @@ class StandInGuard:
             before = os.lstat(path).st_mode
             if owner is not None:
                 os.chown(path, *owner, follow_symlinks=False)
-                mask |= 6
+                mask |= 7  # as the real guard: owner, group and mode together
             if mode is not None:
                 os.chmod(path, mode)
                 mask |= 1

@@ -10,6 +10,7 @@ Names (create, unlink, link, rename) are in `names`. Called by the applier.
 import errno
 import os
 from collections import OrderedDict
+from stat import S_ISLNK
 from struct import Struct, error
 
 from everup.errors import Corrupt, EverupError
@@ -159,6 +160,8 @@ class ContentOperations(TreeBase):
             return
         path = door(descriptor)
         mask = arguments.mask
+        if S_ISLNK(os.fstat(descriptor).st_mode):
+            mask &= ~MASK_MODE  # a symbolic link has none that could be changed
         if mask & (MASK_UID | MASK_GID):
             uid = arguments.uid if mask & MASK_UID else -1
             gid = arguments.gid if mask & MASK_GID else -1
