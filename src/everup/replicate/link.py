@@ -20,6 +20,7 @@ from everup.journal.unclean import last_unclean_epoch
 from everup.model.position import ORIGIN, Position
 from everup.replicate.applier import MISMATCH_CODES
 from everup.replicate.catchup import RESYNC, CatchUp, choose_catch_up
+from everup.replicate.channels import Channels
 from everup.replicate.context import Context
 from everup.replicate.guardlink import POLL_MS, GuardLink, guard_position
 from everup.replicate.logs import LogCursor, journal_end
@@ -67,7 +68,7 @@ class PeerLink:
         self._context = context
         self._epoch = epoch
         self.server = server
-        self._addresses = list(addresses)
+        self._channels = Channels(addresses, port)
         self._port = port
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"link-{server}", daemon=True)
@@ -150,8 +151,6 @@ class PeerLink:
                 self._goal_sequence = None
             if time.monotonic() - started > 5:
                 back_off_ms = BACK_OFF_MS_MIN
-            # The next channel first: this one has just failed.
-            self._addresses = self._addresses[1:] + self._addresses[:1]
             self._stopped.wait(back_off_ms / 1000)
             back_off_ms = min(BACK_OFF_MS_MAX, back_off_ms * 2)
         self._guard.close()
@@ -166,9 +165,10 @@ class PeerLink:
 
     def _converse(self) -> None:
         tls = client_context(self._context.places)
-        connection = dial(self._addresses, self._port, tls, self.server)
+        connection = self._dial(tls)
         self._connection = connection
         self._again.clear()
+        self._channels.better.clear()
         self.target, self._unequal_since = None, 0.0
         try:
             if self._stopped.is_set():
@@ -188,6 +188,14 @@ class PeerLink:
             self._connection = None
             self._bytes_sent_before += connection.sent_bytes
             connection.close()
+
+    def _dial(self, tls: ssl.SSLContext) -> Connection:
+        try:
+            return dial(self._channels.order(), self._port, tls, self.server)
+        except NotConnected:
+            # The peer was away, not one of the channels.
+            self._channels.forgive()
+            raise
 
     def _hello(self) -> Hello:
         context = self._context
@@ -225,6 +233,7 @@ class PeerLink:
                     if message.server != self.server or message.version not in PROTOCOL_VERSIONS:
                         raise ProtocolError(f"{self.server} answers for {message.server!r}")
                     return message, frames[number + 1 :]
+        self._channels.failed(connection.address)
         raise NotConnected(f"{self.server} does not answer the greeting")
 
     def _decide(self, welcome: Welcome) -> tuple[LogCursor, Start]:
@@ -267,7 +276,7 @@ class PeerLink:
         )
 
     def _place(self) -> Place:
-        return Place(self.server, self._addresses, self._port)
+        return Place(self.server, self._channels.order(), self._port)
 
     def _cursor_at(self, position: Position | None) -> LogCursor | None:
         if position is None:
@@ -311,8 +320,7 @@ class PeerLink:
         self._caught_up_at = time.monotonic()
         heard = said = time.monotonic()
         while not self._stopped.is_set():
-            if self._again.is_set():
-                raise NotConnected("the settings of the group have changed")
+            self._move_if_better(connection)
             self._take(session, frames)
             if self._ship(connection, session, cursor):
                 said = time.monotonic()
@@ -324,10 +332,20 @@ class PeerLink:
             if frames:
                 heard = now
             elif now - heard > SILENCE_MS / 1000:
+                self._channels.failed(connection.address)
                 raise NotConnected(f"{self.server} has been silent for 5 s")
             if now - said > IDLE_MS / 1000:
                 connection.send(idle_frame())
                 said = now
+
+    def _move_if_better(self, connection: Connection) -> None:
+        if self._again.is_set():
+            raise NotConnected("the settings of the group have changed")
+        if self._resync is None:
+            # A copy under way would begin anew.
+            self._channels.look_for_better(connection.address)
+            if self._channels.better.is_set():
+                raise NotConnected("a better channel answers again")
 
     def _wait(self, connection: Connection) -> list[Frame]:
         descriptor = self._guard.descriptor
