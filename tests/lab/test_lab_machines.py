@@ -295,3 +295,14 @@ def test_down_after_the_starter_was_killed_half_way(after_s: float) -> None:
     assert not Group(name).directory.exists()
     assert traces(name) == []
     Lab(name).down()
+
+
+def test_a_server_that_nobody_waited_for_says_as_much_as_it_likes(lab: Lab) -> None:
+    """Its process 1 once stopped when this process held the socket and did not read it."""
+    lab.power_cut("primary")
+    lab.power_on("primary", wait=False)
+    server = lab.server("primary")
+    wait_for(lambda: server.run(["systemctl", "is-active", "dbus"], check=False).exit_code == 0)
+    for _ in range(15):
+        server.run(["systemctl", "daemon-reload"], timeout_s=20)
+    assert server.run(["systemctl", "is-active", "dbus"]).output == "active\n"

@@ -5,10 +5,10 @@ and first process are found through its control group.
 """
 
 import contextlib
-import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -34,6 +34,9 @@ _NSPAWN = [
     "--capability=all",
     "--system-call-filter=@known",
 ]
+_MESSAGE_BYTES = 4096
+_HEAR_S = 2.0
+_LAUNCH_S = 30.0
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
@@ -51,7 +54,7 @@ class Boot:
         self._group = Group(base.name, plan.name)
         self._machine = Group(base.name, plan.name, "machine")
         self.console = base.directory / "console" / f"{plan.name}.log"
-        self._ready: socket.socket | None = None
+        self._ready: threading.Event | None = None
 
     def supervisor(self) -> int | None:
         """The nspawn process, when the server has power."""
@@ -85,7 +88,7 @@ class Boot:
             "systemd.unit=multi-user.target",
         ]
         with self.console.open("ab") as words:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 self._launch(arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=words,
@@ -93,6 +96,18 @@ class Boot:
                 env={**_ENVIRONMENT, "NOTIFY_SOCKET": str(self._socket_path)},
                 start_new_session=True,
             )
+        self._wait_for_the_first_process(process)
+
+    def _wait_for_the_first_process(self, process: subprocess.Popen[bytes]) -> None:
+        """From here on the server has power: programs can be run in it, and it can be cut."""
+        end = time.monotonic() + _LAUNCH_S
+        while self.leader() is None:
+            if process.poll() is not None or time.monotonic() > end:
+                raise LabError(
+                    f"The server {self._plan.name} did not start: {self._last_words()}",
+                    remedy=f"See {self.console}.",
+                )
+            time.sleep(0.005)
 
     def _launch(self, arguments: list[str]) -> list[str]:
         groups = [str(path) for path in self._machine.joining()]
@@ -104,36 +119,46 @@ class Boot:
         return self._base.directory / "notify" / self._plan.name
 
     def _listen(self) -> None:
+        """Hear what the server says of itself until it is up, whether anybody waits or not.
+
+        nspawn passes the messages on and waits for room: a socket that nobody reads would in the
+        end stop the server's own process 1.
+        """
         self._socket_path.parent.mkdir(exist_ok=True)
         self._socket_path.unlink(missing_ok=True)
-        if self._ready is not None:
-            self._ready.close()
-        self._ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._ready.bind(str(self._socket_path))
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        opened.bind(str(self._socket_path))
+        self._ready = threading.Event()
+        threading.Thread(target=self._hear, args=(opened, self._ready), daemon=True).start()
+
+    def _hear(self, opened: socket.socket, ready: threading.Event) -> None:
+        with opened:
+            opened.settimeout(_HEAR_S)
+            while not ready.is_set():
+                try:
+                    if b"READY=1" in opened.recv(_MESSAGE_BYTES):
+                        ready.set()
+                except TimeoutError:
+                    if self.supervisor() is None:
+                        return
 
     def wait(self, timeout_s: float) -> None:
         """Return when systemd in the server says that everything it had to start has started."""
         if self._ready is None:
             raise LabError("Only the process that gave the server power can wait for it.")
         end = time.monotonic() + timeout_s
-        while not self._told_ready(min(0.2, timeout_s)):
+        while not self._ready.wait(min(0.2, timeout_s)):
             if time.monotonic() > end:
                 raise DeadlinePassed(
                     f"The server {self._plan.name} was not up after {timeout_s} s.",
                     remedy=f"See {self.console}.",
                 )
-            if self.supervisor() is None and time.monotonic() > end - timeout_s + 2:
+            if self.supervisor() is None:
                 raise LabError(
-                    f"The server {self._plan.name} did not start: {self._last_words()}",
+                    f"The server {self._plan.name} went away: {self._last_words()}",
                     remedy=f"See {self.console}.",
                 )
-        self._ready.close()
         self._ready = None
-
-    def _told_ready(self, timeout_s: float) -> bool:
-        assert self._ready is not None
-        readable, _, _ = select.select([self._ready], [], [], timeout_s)
-        return bool(readable) and b"READY=1" in self._ready.recv(4096)
 
     def _last_words(self) -> str:
         return self.console.read_text(errors="replace").strip()[-300:]
