@@ -15,7 +15,7 @@ from everup.decide.table import TRANSITIONS
 from everup.model import action as a
 from everup.model import observation as m
 from everup.model.position import Position
-from everup.model.role import Cause, Role, State
+from everup.model.role import Cause, Joining, Role, State
 
 END = Position(1, 9, bytes(16))
 RECORD = m.Record(3, 1, ("a", "b", "w"), ("a", "b"), "durable")
@@ -114,6 +114,42 @@ def test_a_lost_lease_ends_service_at_once() -> None:
     decision = decide(decision.state, _serving(page_left_ms=0))
     kinds = {type(act) for act in decision.actions}
     assert {a.CloseGate, a.LowerFlag, a.StopUnits} <= kinds
+
+
+def test_an_unfinished_change_of_the_record_lowers_nothing() -> None:
+    """Until a majority has stored it, the server that it removes may still be elected."""
+    seen = _serving()
+    assert seen.keeper is not None
+    alone = replace(RECORD, may_take_over=("a",), mode="async")
+    unfinished = replace(seen, keeper=replace(seen.keeper, record=alone, previous=RECORD))
+    assert not [x for x in decide(ACTIVE, unfinished).actions if isinstance(x, a.SetPolicy)]
+    group = replace(GROUP, mode="async")
+    done = replace(seen, keeper=replace(seen.keeper, record=alone), group=group)
+    assert a.SetPolicy("async", ()) in decide(ACTIVE, done).actions
+
+
+def test_a_server_that_is_being_added_is_waited_for_until_the_proposal_ends() -> None:
+    seen = _serving()
+    assert seen.keeper is not None
+    alone = replace(seen.keeper, record=replace(RECORD, may_take_over=("a",)))
+    lost = replace(seen, keeper=alone, replicator=m.Replicator(role="source", source_epoch=1))
+    state = replace(ACTIVE, joining=(Joining("b", 5),))
+    asking = decide(state, replace(lost, under_way=frozenset({"Propose"})))
+    assert asking.state.joining == state.joining
+    assert decide(state, lost).state.joining == ()
+
+
+def test_a_journal_that_cannot_be_written_ends_the_waiting_through_the_record() -> None:
+    seen = _serving()
+    assert seen.guard is not None
+    bad = replace(seen, guard=replace(seen.guard, journal_state="full"))
+    state = decide(ACTIVE, bad).state
+    assert [doubt.server for doubt in state.doubts] == ["b"]
+    late = replace(bad, now_ms=bad.now_ms + 10_000)
+    assert a.Propose(may_take_over=("a",)) in decide(state, late).actions
+    request = m.Request(4, "switchover", "", False)
+    refused = decide(state, replace(bad, request=request)).answer
+    assert refused is not None and not refused.accepted and "journal" in refused.sentence
 
 
 def test_degrading_changes_the_record_before_the_policy() -> None:

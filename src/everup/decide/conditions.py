@@ -127,6 +127,17 @@ def record(o: Observation) -> Record:
     return o.keeper.record if o.keeper is not None else Record()
 
 
+def promised(o: Observation) -> tuple[frozenset[str], bool]:
+    """Who may have to be waited for, and whether in durable mode.
+
+    While a change of the record is unfinished nobody knows which of the two will count: both do.
+    """
+    previous = o.keeper.previous if o.keeper is not None else None
+    records = (record(o), previous) if previous is not None else (record(o),)
+    names = frozenset(name for found in records for name in found.may_take_over)
+    return names - {o.server}, any(found.mode == "durable" for found in records)
+
+
 def listed(s: State, o: Observation) -> bool:
     return o.server in record(o).may_take_over
 
@@ -226,6 +237,11 @@ def founded(s: State, o: Observation) -> bool:
     return record(o).epoch > 0 or tree != "empty"
 
 
+def journal_bad(o: Observation) -> bool:
+    """What is written now does not reach the journal, and so reaches nobody."""
+    return o.guard is not None and o.guard.journal_state != "ok"
+
+
 def gate_open(s: State, o: Observation) -> bool:
     return o.guard is not None and o.guard.gate == "open" and o.guard.epoch == s.epoch
 
@@ -281,7 +297,7 @@ def follower(o: Observation, server: str) -> Follower | None:
 def partner_at_end(s: State, o: Observation) -> bool:
     """The partner has applied exactly what this server wrote last."""
     end, found = final_position(o), follower(o, s.partner)
-    return end is not None and found is not None and found.applied == end
+    return not journal_bad(o) and end is not None and found is not None and found.applied == end
 
 
 # --- applications and address ------------------------------------------------------------------
@@ -361,6 +377,7 @@ def ready_for_switchover(o: Observation, server: str) -> bool:
     found = follower(o, server)
     return (
         server != o.server
+        and not journal_bad(o)
         and server in record(o).may_take_over
         and not silent(o, server)
         and found is not None

@@ -69,6 +69,8 @@ def _switchover_refusal(s: State, o: Observation) -> tuple[str, str]:
 def not_ready(o: Observation, server: str) -> str:
     """Why the active role cannot be handed to `server` now; "" when it can."""
     found = c.follower(o, server)
+    if c.journal_bad(o):
+        return f"what {o.server} writes does not reach its journal"
     if c.silent(o, server):
         return f"{server} is not heard"
     if found is None or not found.connected:

@@ -39,9 +39,10 @@ def _single_active(s: State, o: Observation, act: a.Action) -> None:
 def _durable(s: State, o: Observation, act: a.Action) -> None:
     listed = set(c.record(o).may_take_over) - {o.server}
     if isinstance(act, a.SetPolicy | a.OpenGate):
-        missing = listed - set(act.must_acknowledge)
-        assert not missing, f"fsync must wait for {missing}: it may take over"
-        if c.record(o).mode == "durable":
+        promised, durable = c.promised(o)
+        missing = promised - set(act.must_acknowledge)
+        assert not missing, f"fsync must wait for {set(missing)}: it may take over"
+        if durable:
             assert act.mode == "durable", "the record promises durable mode"
     if isinstance(act, a.Propose) and act.may_take_over is not None:
         added = set(act.may_take_over) - listed - {o.server}

@@ -88,7 +88,7 @@ def _promotion_stuck(s: State, o: Observation) -> bool:
 
 
 def _journal_bad(s: State, o: Observation) -> bool:
-    return o.guard is not None and o.guard.journal_state != "ok"
+    return c.journal_bad(o)
 
 
 def _apply_stopped(s: State, o: Observation) -> bool:

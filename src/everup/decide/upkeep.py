@@ -24,10 +24,10 @@ VOTER = "voter "
 
 
 def wanted_policy(s: State, o: Observation) -> SetPolicy:
-    """What an fsync has to wait for, given the committed record and who is being added."""
-    record = c.record(o)
-    names = {*record.may_take_over, *(j.server for j in s.joining)} - {o.server}
-    mode: Mode = "durable" if "durable" in (record.mode, o.group.mode) else "async"
+    """What an fsync has to wait for, given the record and who is being added."""
+    promised, durable = c.promised(o)
+    names = {*promised, *(j.server for j in s.joining)} - {o.server}
+    mode: Mode = "durable" if durable or o.group.mode == "durable" else "async"
     return SetPolicy(mode, tuple(sorted(names)))
 
 
@@ -83,6 +83,8 @@ def _must_leave(s: State, o: Observation, server: str) -> bool:
     found = c.follower(o, server)
     if found is None:
         return False
+    if doubted and c.journal_bad(o):
+        return True
     resynced = doubted and found.connected and not found.in_sync
     return resynced or found.queue_bytes > o.group.max_loss_bytes
 
@@ -165,6 +167,7 @@ def _doubtful(o: Observation, server: str) -> bool:
     found = c.follower(o, server)
     return (
         c.silent(o, server)
+        or c.journal_bad(o)
         or found is None
         or not found.connected
         or not found.in_sync
@@ -183,8 +186,11 @@ def joining_now(s: State, o: Observation) -> tuple[Joining, ...]:
     if o.keeper is None or o.replicator is None or o.guard is None:
         return s.joining
     names = c.record(o).may_take_over
-    ready = [n for n in o.group.servers if n != o.server and n not in names and _ready(o, n)]
     known = {joining.server: joining for joining in s.joining}
+    # A proposal on its way may still succeed: until it ends nobody stops waiting for its server.
+    asked = set(known) if "Propose" in o.under_way else set()
+    others = [n for n in o.group.servers if n != o.server and n not in names]
+    ready = [n for n in others if n in asked or _ready(o, n)]
     return tuple(_counted(known.get(n, Joining(n, NOT_YET)), o) for n in ready)
 
 
@@ -196,6 +202,7 @@ def _ready(o: Observation, server: str) -> bool:
         and found.in_sync
         and found.acknowledged is not None
         and not c.silent(o, server)
+        and not c.journal_bad(o)
         and found.oldest_ms <= o.group.degrade_ms
         and found.queue_bytes <= o.group.max_loss_bytes // 2
     )

@@ -36,6 +36,7 @@ def status(keeper: Keeper, settings: KeeperSettings, counts: Counts, now_ns: int
         "standing": keeper.standing.attempt is not None,
         "record": None if known is None else known.record.to_json(),
         "committed": known is not None and known.committed,
+        "previous": known.previous.to_json() if known is not None and known.previous else None,
         "granted": _granted(keeper, now_ns),
         "peers": [_peer(keeper, peer.name, peer.addresses, now_ns) for peer in settings.peers],
         "quorum_reachable": known is not None and known.quorum(reachable | {settings.server}),

@@ -66,6 +66,8 @@ class Keeper:
     holder_epoch: int = 0
     expires_in_ms: int = 0
     record: Record = field(default_factory=Record)
+    previous: Record | None = None
+    """What `record` is to replace, as long as a majority has not stored it."""
     peers: tuple[KeeperPeer, ...] = ()
     quorum_reachable: bool = False
     present: tuple[str, ...] = ()

@@ -77,6 +77,7 @@ def _keeper(answer: Json) -> m.Keeper:
         holder_epoch=epoch,
         expires_in_ms=int(lease.get("expires_in_ms") or 0),
         record=_record(answer.get("record")),
+        previous=_record(answer["previous"]) if answer.get("previous") else None,
         peers=tuple(_peer(peer) for peer in answer.get("peers", ())),
         quorum_reachable=answer.get("quorum_reachable") is True,
         present=tuple(address.get("present", ())),
