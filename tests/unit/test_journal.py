@@ -162,6 +162,32 @@ def test_a_new_epoch_builds_on_a_received_position(tmp_path: Path) -> None:
     assert end_of(batch.data, writer.position) == batch.end
 
 
+def test_a_second_reign_begins_a_journal_of_its_own(tmp_path: Path) -> None:
+    """Between the reigns this server was passive: its old segments lead nowhere."""
+    writer = begun(tmp_path, segment_bytes=1000)
+    write_some(writer, batches=4)
+    received = Position(2, writer.position.sequence - 3, b"y" * 16)
+    again = JournalWriter(tmp_path)
+    assert again.recover() is not None
+    again.begin_epoch(op.Epoch(3, received, "primary", "boot", "switchover"))
+    write_some(again, batches=1)
+    restarted = JournalWriter(tmp_path)
+    recovered = restarted.recover()
+    assert recovered is not None and recovered.position == again.position
+    assert Cursor(tmp_path, received).next() is not None
+
+
+def test_a_batch_that_never_closed_is_dropped_by_the_next_epoch(tmp_path: Path) -> None:
+    writer = begun(tmp_path)
+    write_some(writer, batches=1)
+    end = writer.position
+    writer.append(Operation.TRUNCATE, 1, OBJECT, op.encode_truncate(op.Truncate(7, b"f")))
+    writer.begin_epoch(op.Epoch(2, end, "primary", "boot", "start"))
+    write_some(writer, batches=1)
+    cursor = Cursor(tmp_path, end)
+    assert [batch.records for batch in iter(cursor.next, None)] == [1, 5]
+
+
 def test_history_keeps_each_epoch_once(tmp_path: Path) -> None:
     path = tmp_path / "history.json"
     for epoch in (2, 1, 2):

@@ -75,6 +75,7 @@ class Guard:
         self._touched = Touched(self.memory / "touched")
         self.order = Order(self.journal, lease, ends, self._touched)
         self.order.on_acknowledged = self._acknowledged
+        self.order.on_journal_failed = self._journal_failed
         self.clean: bool | None = None
         self._ends = ends
         self._threads = threads
@@ -124,6 +125,8 @@ class Guard:
         self.order.closed = self._ends.load()
         self.order.closing = not alive
         self.order.policy = Policy(state.mode, state.must_acknowledge)
+        self.order.journal_state = state.journal_state
+        self.order.journal_sentence = state.journal_sentence
         self._server, self._group_id = state.server, state.group_id
         for tree in state.trees:
             device = self.keeping.held.get(self._held_name(tree.tree_id), -1)
@@ -308,9 +311,14 @@ class Guard:
             self._state_path,
             RunState(
                 self.order.epoch, self._server, self._group_id, policy.mode,
-                policy.must_acknowledge, trees,
+                policy.must_acknowledge, trees, self.order.journal_state,
+                self.order.journal_sentence,
             ),
         )  # fmt: skip
+
+    def _journal_failed(self) -> None:
+        if self.sessions:
+            self._save_state()
 
     # closing
 

@@ -31,6 +31,10 @@ from everup.system.leasepage import LeasePageReader
 HOLD_STEP_S = 0.005
 HOLD_MAX_S = 30.0
 SYNC_EVERY_S = 0.1
+NEVER = (1 << 62) - 1
+"""A sequence that no server acknowledges."""
+EVERYTHING = 1 << 62
+"""Acknowledged up to here when nobody has to."""
 
 
 @dataclass
@@ -80,6 +84,7 @@ class Order:
         self.closed: Closed | None = None
         self.acknowledged_up_to = 0
         self.on_acknowledged: Callable[[int], None] = lambda sequence: None
+        self.on_journal_failed: Callable[[], None] = lambda: None
         self._acknowledged: dict[str, int] = {}
         self._lease = lease
         self._ends = ends
@@ -170,6 +175,7 @@ class Order:
         self.journal_state = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "error"
         self.journal_sentence = f"the journal could not be written: {error.strerror}"
         print(f"everup-guard: {self.journal_sentence}", file=sys.stderr, flush=True)
+        self.on_journal_failed()
 
     # batches
 
@@ -210,10 +216,14 @@ class Order:
             self._close(cause)
 
     def sequence_to_wait_for(self) -> int:
-        """Close the batch, so that all before this moment is at a position; its sequence."""
+        """Close the batch, so that all before this moment is at a position; its sequence.
+
+        With a journal that failed, what was written last has no sequence that another server could
+        acknowledge: the sync waits until the policy does not ask for one any more.
+        """
         with self.lock:
             self._close(CAUSE_FSYNC)
-            return self.journal.sequence
+            return self.journal.sequence if self.journal_state == "ok" else NEVER
 
     def begin(self, closed: Closed) -> None:
         """A new epoch stands at the end of the journal; the gate may open."""
@@ -273,9 +283,9 @@ class Order:
 
     def _settle(self) -> None:
         needed = self.policy.must_acknowledge
-        up_to = min((self._acknowledged.get(name, 0) for name in needed), default=1 << 62)
+        up_to = min((self._acknowledged.get(name, 0) for name in needed), default=EVERYTHING)
         if not self.policy.durable:
-            up_to = 1 << 62
+            up_to = EVERYTHING
         self.acknowledged_up_to = up_to
         self.on_acknowledged(up_to)
 

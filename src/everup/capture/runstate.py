@@ -53,6 +53,9 @@ class RunState:
     mode: str
     must_acknowledge: tuple[str, ...]
     trees: tuple[OpenTree, ...]
+    journal_state: str = "ok"
+    journal_sentence: str = ""
+    """A journal that has failed stays so: the next worker must not go on behind the gap."""
 
 
 def save(path: Path, state: RunState) -> None:

@@ -19,6 +19,7 @@ from everup.journal.reader import Scan, scan
 from everup.journal.record import Operation, Record, encode_head
 from everup.journal.segment import (
     HEADER_BYTES,
+    SUFFIX,
     Buffer,
     SegmentAppender,
     SegmentInfo,
@@ -29,7 +30,7 @@ from everup.limits import BATCH_BYTES, SEGMENT_BYTES
 from everup.model.ids import NO_OBJECT
 from everup.model.position import CHECKSUM_BYTES, Position
 from everup.system.clock import boottime_ns, wall_ns
-from everup.system.files import REAL_DOOR, Door
+from everup.system.files import REAL_DOOR, Door, sync_directory
 
 CAUSE_SIZE = 1
 CAUSE_AGE = 2
@@ -141,21 +142,33 @@ class JournalWriter:
     def begin_epoch(self, epoch: Epoch) -> Closed:
         """Durably write the first batch of a new epoch, building on `epoch.parent`.
 
-        The parent is either this journal's own end or a position reached as passive; then the
-        journal goes on in a new segment.
+        The parent is either this journal's own end or a position reached as passive. Then the
+        journal begins anew: its old segments are of another branch, or have a gap behind them; a
+        peer that still needs older batches gets them from the receive log.
+        A batch that a failed journal could not close is dropped: no position covers it, and the
+        tree is marked as unclean since then.
         """
         assert epoch.epoch > epoch.parent.epoch
-        assert not self._records, "the last epoch's batch is still open"
         if epoch.parent != self._start or self._file.path is None:
+            self._forget_segments()
             self._file.begin(epoch.parent.sequence + 1, epoch.parent)
-            self._begin_batch(epoch.parent)
-            self.sequence = epoch.parent.sequence
+        elif self._records:
+            self._file.open_at(self._file.path, self._file.offset - self.batch_bytes)
+        self._begin_batch(epoch.parent)
+        self.sequence = epoch.parent.sequence
         self.epoch = epoch.epoch
         self.append(Operation.EPOCH, 0, NO_OBJECT, b"", epoch.to_payload())
         closed = self.close_batch(CAUSE_CLOSE)
         self._file.unsynced = True
         self._file.sync()
         return closed
+
+    def _forget_segments(self) -> None:
+        """Oldest first, so that what a crash leaves of them is still one chain."""
+        self._file.close()
+        for path in sorted(self._directory.glob(f"*{SUFFIX}")):
+            path.unlink()
+        sync_directory(self._directory, "forget-journal", self._door)
 
     def append(
         self,
