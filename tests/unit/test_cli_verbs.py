@@ -92,6 +92,8 @@ async def test_cli_status_shows_warnings_with_their_remedy(served: Served) -> No
 
 async def test_cli_status_waits_until_synchronized(served: Served) -> None:
     served.agent.sync["secondary"] = "syncing"
+    wrong = await served.run("status", "--wait", "synchronised", "--deadline", "60")
+    assert wrong.code == 2 and "is no state" in wrong.err
     late = await served.run("status", "--wait", "synchronized", "--deadline", "1")
     assert late.code == 3
     assert "not synchronized after 1 s" in late.err

@@ -177,9 +177,10 @@ def _risk(o: Observation, holder: str | None) -> str:
     found = record(o)
     if not [n for n in found.may_take_over if n != holder]:
         return f"no automatic failover: nobody but {holder} holds everything"
-    missing = [v for v in full_voters(o) if v not in found.voters or _unheard(o, v)]
+    full = full_voters(o)
+    missing = [v for v in full if _unheard(o, v)] or [v for v in full if v not in found.voters]
     names = " and ".join(missing) or "an arbiter"
-    return f"no automatic failover until {names} is back"
+    return f"no automatic failover until {names} {'are' if len(missing) > 1 else 'is'} back"
 
 
 def _unheard(o: Observation, voter: str) -> bool:

@@ -24,6 +24,8 @@ SYSTEM_PATHS = ("/proc", "/sys", "/dev", "/run", "/boot", "/etc/everup", "/usr",
                 "/lib", "/lib64")  # fmt: skip
 WHOLE_SYSTEM = ("/", "/etc", "/var", "/var/lib", "/opt", "/root")
 PROBE_NAME = ".everup-probe"
+NAMED_MAX = 5
+"""File systems mounted below a path that are named one by one."""
 
 
 def refusals(path: Path, protected: list[Path], places: Places) -> list[Refused]:
@@ -110,14 +112,23 @@ def _neighbour_refusals(path: Path, protected: list[Path]) -> Iterator[Refused]:
 
 
 def _mount_refusals(path: Path) -> Iterator[Refused]:
-    for point in mount_points():
-        if point.path != path and point.path.is_relative_to(path):
-            yield Refused(
-                f"{point.path} is another file system mounted below {path}",
-                remedy=f"protect {point.path} as a path of its own, or unmount it",
-                code="path-mount-below",
-            )
-        elif path.is_relative_to(point.path) and point.kind == FUSE_KIND:
+    points = mount_points()
+    below = {p.path for p in points if p.path != path and p.path.is_relative_to(path)}
+    for mounted in sorted(below)[:NAMED_MAX]:
+        yield Refused(
+            f"{mounted} is another file system mounted below {path}",
+            remedy=f"protect {mounted} as a path of its own, or unmount it",
+            code="path-mount-below",
+        )
+    if len(below) > NAMED_MAX:
+        more = len(below) - NAMED_MAX
+        yield Refused(
+            f"{more} more file systems are mounted below {path}",
+            remedy="findmnt shows them all",
+            code="path-mount-below",
+        )
+    for point in points:
+        if path.is_relative_to(point.path) and point.kind == FUSE_KIND:
             yield Refused(
                 f"{point.path} is an open gate of Everup", remedy="everup status", code="gate-open"
             )

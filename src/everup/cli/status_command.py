@@ -18,6 +18,11 @@ app = verb_app()
 Json = dict[str, Any]
 
 POLL_S = 0.25
+STATES = (
+    "synchronized", "active", "syncing", "degraded", "changing", "alone", "no-active",
+    "unprotected",
+)  # fmt: skip
+"""What one may wait for: `active`, and the ids of the group's states."""
 SYNCHRONIZING = ("walking", "copying", "replaying", "proving")
 _COLOURS = {
     "synchronized": "green",
@@ -26,6 +31,13 @@ _COLOURS = {
     "out-of-sync": "red",
     "unknown": "dim",
 }
+
+
+def known_state(wait: str | None) -> str | None:
+    """Raises BadParameter for a word that no group will ever be."""
+    if wait is not None and wait not in STATES:
+        raise typer.BadParameter(f"{wait!r} is no state; choose from {', '.join(STATES)}")
+    return wait
 
 
 @app.command(
@@ -38,6 +50,7 @@ def status(
         str | None,
         typer.Option(
             metavar="STATE",
+            callback=known_state,
             help="Wait until this is so: synchronized (every server has everything), "
             "active (a server is active), or the id of a state.",
         ),

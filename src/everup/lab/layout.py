@@ -109,7 +109,7 @@ def server_plan(name: str) -> ServerPlan:
     """The plan of the server called `name`."""
     if name not in SERVERS:
         raise BadInput(
-            f"There is no lab server called {name!r}.", remedy=f"Known are: {', '.join(SERVERS)}."
+            f"There is no lab server called {name!r}.", remedy=f"Name one of: {', '.join(SERVERS)}."
         )
     return SERVERS[name]
 
