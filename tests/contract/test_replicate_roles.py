@@ -82,6 +82,28 @@ def test_switchover_streams_and_costs_no_resync(pair: Pair) -> None:
         guard.stop()
 
 
+def test_the_same_source_goes_on_in_a_newer_epoch_and_its_peer_lacks_the_tail(pair: Pair) -> None:
+    """The lease ended and nobody else won: what is left of the older epoch is streamed too."""
+    pair.start()
+    run_workload(pair, 7, 60)
+    pair.wait_in_sync()
+    pair.settle()
+    pair.beta.kill()
+    run_workload(pair, 8, 60)
+    pair.guard.close()
+    pair.alpha.call("stop")
+    pair.guard.open(2, "alpha")
+    run_workload(pair, 9, 60)
+    pair.source(2)
+    pair.beta.start()
+    pair.beta.call("target")
+    pair.beta.call("seal", epoch=2)
+    pair.beta.call("target")
+    pair.wait_in_sync()
+    assert pair.peer()["code"] == "stream", pair.peer()
+    pair.compare()
+
+
 def test_what_the_old_active_wrote_alone_is_kept(pair: Pair) -> None:
     pair.start()
     guard = pair.guard

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from everup.errors import EverupError, Refused
+from everup.errors import Corrupt, EverupError, Refused
 from everup.journal.history import add_epoch
 from everup.journal.reader import Cursor
 from everup.model.position import Position
@@ -180,9 +180,9 @@ class Target:
             check_epoch(epoch, self.seal_promise.epoch, self.source)
             before = self.log.end
             try:
-                taken = self._append(batches)
+                taken = self._append(epoch, batches)
                 durable = self.log.sync()
-            except OSError:
+            except (OSError, EverupError):
                 self.log.rewind()
                 raise
             for checked in taken:
@@ -197,13 +197,19 @@ class Target:
             applier.offer([checked.batch for checked in taken])
         return durable
 
-    def _append(self, batches: list[BatchFrame]) -> list[Checked]:
+    def _append(self, epoch: int, batches: list[BatchFrame]) -> list[Checked]:
+        """Batches of older epochs are welcome: a source of `epoch` ships its own history, which is
+        what it wrote itself when nobody else became active in between."""
         taken = []
         log = self.log
         for frame in batches:
             assert log.end is not None
             checked = Checked(frame.data, frame.end_bytes, log.end)
-            check_epoch(checked.end.epoch, self.seal_promise.epoch, self.source)
+            if checked.end.epoch > epoch:
+                raise Corrupt(
+                    f"a batch of epoch {checked.end.epoch} came in a stream of epoch {epoch}",
+                    code="batch-epoch",
+                )
             log.append(frame.data, checked.end)
             taken.append(checked)
         return taken
