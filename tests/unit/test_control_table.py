@@ -152,6 +152,18 @@ def test_a_journal_that_cannot_be_written_ends_the_waiting_through_the_record() 
     assert refused is not None and not refused.accepted and "journal" in refused.sentence
 
 
+def test_a_server_that_is_promoted_does_not_wait_for_ever_for_one_that_is_heard() -> None:
+    """The applications start meanwhile, and their first fsync must come back."""
+    o = _serving(
+        replicator=m.Replicator(role="source", source_epoch=1, sealed_epoch=1),
+        units=(m.Unit("db", "activating", True),),
+    )
+    first = decide(replace(ACTIVE, role=Role.PROMOTING), o)
+    assert not any(isinstance(act, a.Propose) for act in first.actions)
+    later = replace(o, now_ms=o.now_ms + GROUP.degrade_ms)
+    assert a.Propose(may_take_over=("a",)) in decide(first.state, later).actions
+
+
 def test_degrading_changes_the_record_before_the_policy() -> None:
     alone = m.Replicator(role="source", source_epoch=1, sealed_epoch=1)
     o = _serving(replicator=alone)

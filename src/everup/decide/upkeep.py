@@ -66,10 +66,15 @@ def removal(s: State, o: Observation) -> Propose | None:
 
 
 def removal_when_promoting(s: State, o: Observation) -> Propose | None:
-    """A new active server goes on without those it does not hear: nobody would acknowledge."""
+    """A new active server goes on without those it does not hear: nobody would acknowledge.
+
+    Once its gate is open the applications are starting and may wait for an fsync: then the same
+    doubts count as later, or a peer that is heard and does not acknowledge would hold them up.
+    """
     names = c.record(o).may_take_over
     waits = o.group.mode == "durable" and not o.group.may_degrade
-    kept = tuple(n for n in names if n == o.server or waits or not c.silent(o, n))
+    leaving = {n for n in names if c.silent(o, n) or (c.gate_open(s, o) and _must_leave(s, o, n))}
+    kept = tuple(n for n in names if n == o.server or waits or n not in leaving)
     return Propose(may_take_over=kept) if kept != names and o.keeper is not None else None
 
 
