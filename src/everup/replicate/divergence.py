@@ -9,111 +9,19 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from everup.errors import EverupError, Refused
-from everup.journal.reader import Cursor
-from everup.journal.record import Operation
-from everup.journal.segment import list_segments
-from everup.model.position import Position
-from everup.places import Places
-from everup.replicate.apply import records_of
+from everup.errors import Refused
 from everup.replicate.blocks import data_ranges, read_range, write_all
 from everup.replicate.lower import visible_xattrs
-from everup.replicate.treestate import OPEN, TreeState
+from everup.replicate.suspects import Suspects
 from everup.system.files import REAL_DOOR, Door, save_json, sync_directory
 from everup.system.treecalls import door
 
-MARGIN_NS = 1_000_000_000
 FREE_BYTES_MIN = 64 << 20
 COPY_BYTES = 1 << 20
-
-
-@dataclass
-class Suspects:
-    """Objects that may hold changes which exist only here."""
-
-    objects: set[tuple[int, bytes]] = field(default_factory=set)
-    changed_after_ns: int | None = None
-    """After an unclean stop: everything whose ctime is later may have changed unrecorded."""
-    fork: Position | None = None
-
-    def includes(self, tree: int, object_id: bytes, ctime_ns: int) -> bool:
-        if (tree, object_id) in self.objects:
-            return True
-        return self.changed_after_ns is not None and ctime_ns >= self.changed_after_ns
-
-
-def add_received(suspects: Suspects, places: Places, parents: list[Position]) -> None:
-    """What this server received and the source never had; before the receive log begins anew.
-
-    `parents`: positions of the source's history, oldest first.
-    """
-    _add_quietly(suspects, places.receive, parents)
-
-
-def add_written(
-    suspects: Suspects, places: Places, state: TreeState, parents: list[Position]
-) -> None:
-    """What this server wrote after the newest position that the source shares; may take seconds."""
-    _add_quietly(suspects, places.journal, parents)
-    if state.state == OPEN:
-        last_ns = _last_entry_ns(places.journal)
-        suspects.changed_after_ns = max(0, last_ns - MARGIN_NS)
-
-
-def _add_quietly(suspects: Suspects, directory: Path, parents: list[Position]) -> None:
-    try:
-        _add_after_fork(suspects, directory, parents)
-    except (EverupError, OSError):
-        # A damaged log names no objects; the times of change still do.
-        return
-
-
-def _add_after_fork(suspects: Suspects, directory: Path, parents: list[Position]) -> None:
-    segments = list_segments(directory)
-    if not segments:
-        return
-    start = segments[0].start
-    for parent in reversed(parents):
-        if _holds(directory, parent):
-            start = suspects.fork = parent
-            break
-    cursor = Cursor(directory, start)
-    try:
-        while (batch := cursor.next()) is not None:
-            for record in records_of(batch):
-                if record.operation not in (Operation.BATCH, Operation.TIMES, Operation.EPOCH):
-                    suspects.objects.add((record.tree, record.object_id))
-    finally:
-        cursor.close()
-
-
-def _holds(directory: Path, position: Position) -> bool:
-    try:
-        Cursor(directory, position).close()
-    except EverupError:
-        return False
-    return True
-
-
-def _last_entry_ns(directory: Path) -> int:
-    """Wall clock of the last batch in a log; 0 when there is none."""
-    last_ns = 0
-    try:
-        segments = list_segments(directory)
-        if not segments:
-            return 0
-        cursor = Cursor(directory, segments[-1].start)
-        while (batch := cursor.next()) is not None:
-            last_ns = max(last_ns, *(record.wall_ns for record in records_of(batch)))
-        cursor.close()
-    except (EverupError, OSError):
-        return last_ns
-    return last_ns
 
 
 class Divergence:

@@ -14,13 +14,20 @@ from everup.errors import EverupError, NotConnected, ProtocolError, Refused
 from everup.model.position import Position
 from everup.replicate.catchup import RESYNC
 from everup.replicate.context import Context
-from everup.replicate.divergence import Divergence, Suspects, add_received, add_written
+from everup.replicate.divergence import Divergence
 from everup.replicate.filecopy import FileCopy
 from everup.replicate.prooftarget import ProofTarget
 from everup.replicate.receiving import Receiver, Stream
+from everup.replicate.suspects import (
+    Suspects,
+    add_received,
+    add_written,
+    load_suspects,
+    save_suspects,
+)
 from everup.replicate.syncchannel import SyncChannel
 from everup.replicate.treecopy import TreeCopy
-from everup.replicate.treestate import TreeState, load_tree_state
+from everup.replicate.treestate import OPEN, load_tree_state
 from everup.replicate.walk import measure
 from everup.wire.frames import BlocksFrame, Frame
 from everup.wire.messages import Hello, Start
@@ -54,7 +61,6 @@ class Job:
     begin: Position
     sentence: str
     suspects: Suspects
-    before: TreeState
     parents: list[Position]
     state: str = "walking"
     done_bytes: int = 0
@@ -85,15 +91,16 @@ class SyncTarget:
         assert self._receiver is not None
         context = self._context
         copies = start.catch_up == RESYNC
-        before = load_tree_state(context.places.tree)
         parents = [past.parent.position() for past in stream.hello.history]
-        suspects = Suspects()
+        suspects = load_suspects(context.places.state)
         begin = start.position.position()
         if copies:
+            suspects.was_open |= load_tree_state(context.places.tree).state == OPEN
             add_received(suspects, context.places, parents)
+            save_suspects(context.places.state, suspects, context.door)
             self._receiver.target.begin_sync(stream, begin)
         with self._changed:
-            self._job = Job(start.sync_id, begin, start.sentence, suspects, before, parents)
+            self._job = Job(start.sync_id, begin, start.sentence, suspects, parents)
             self._job.state = "walking" if copies else "proving"
             self._changed.notify_all()
         if copies:
@@ -227,7 +234,7 @@ class _Run:
         self._job.total_bytes = begin.total_bytes
         self._job.state = "copying"
         job = self._job
-        add_written(job.suspects, self._context.places, job.before, job.parents)
+        add_written(job.suspects, self._context.places, job.parents)
         held = self._context.held_trees()
         for tree_id in begin.trees:
             # A tree that was here once and has no marker now is an unmounted disk, not a new tree.

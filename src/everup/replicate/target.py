@@ -20,6 +20,7 @@ from everup.replicate.context import Context
 from everup.replicate.queues import QueueMeter
 from everup.replicate.receivelog import Checked, ReceiveLog
 from everup.replicate.seal import Seal
+from everup.replicate.suspects import forget_suspects
 from everup.replicate.treestate import (
     AT,
     SYNCING,
@@ -153,6 +154,7 @@ class Target:
         """The trees are equal to the source's, each object at a common position."""
         save_json(self._context.proven_path, value, operation="save-proven")
         self._context.unproven_path.unlink(missing_ok=True)
+        forget_suspects(self._context.places.state)
         sync_directory(self._context.places.state)
 
     def end_copy(self, begin: Position, until: Position) -> None:

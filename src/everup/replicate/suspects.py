@@ -1,0 +1,142 @@
+"""Which objects may hold changes that exist only here, when a server's trees are compared.
+
+What enters: this server's own logs, how it stopped, and the source's history. What leaves: object
+ids and a time of change. Called by the target of a sync; what only the first attempt can see is
+stored, since a copy that is broken off begins again on logs and states that it has changed itself.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from everup.errors import EverupError
+from everup.journal.reader import Cursor
+from everup.journal.record import Operation
+from everup.journal.segment import list_segments
+from everup.model.position import ORIGIN, Position, position_or_none
+from everup.places import Places
+from everup.replicate.apply import records_of
+from everup.system.files import REAL_DOOR, Door, load_json, save_json
+
+MARGIN_NS = 1_000_000_000
+NAME = "suspects.json"
+
+
+@dataclass
+class Suspects:
+    """Objects that may hold changes which exist only here."""
+
+    objects: set[tuple[int, bytes]] = field(default_factory=set)
+    changed_after_ns: int | None = None
+    """After an unclean stop: everything whose ctime is later may have changed unrecorded."""
+    fork: Position | None = None
+    was_open: bool = False
+    """This server stopped as the active one, uncleanly."""
+
+    def includes(self, tree: int, object_id: bytes, ctime_ns: int) -> bool:
+        if (tree, object_id) in self.objects:
+            return True
+        return self.changed_after_ns is not None and ctime_ns >= self.changed_after_ns
+
+
+def add_received(suspects: Suspects, places: Places, parents: list[Position]) -> None:
+    """What this server received and the source never had; before the receive log begins anew.
+
+    `parents`: positions of the source's history, oldest first.
+    """
+    _add_quietly(suspects, places.receive, parents)
+
+
+def add_written(suspects: Suspects, places: Places, parents: list[Position]) -> None:
+    """What this server wrote after the newest position that the source shares; may take seconds.
+
+    Where the journal cannot tell (damaged, or cut behind that position by its quota) everything
+    that differs may exist only here.
+    """
+    whole = _add_quietly(suspects, places.journal, parents)
+    if not whole:
+        suspects.changed_after_ns = 0
+    elif suspects.was_open and suspects.changed_after_ns is None:
+        last_ns = _last_entry_ns(places.journal)
+        suspects.changed_after_ns = max(0, last_ns - MARGIN_NS)
+
+
+def _add_quietly(suspects: Suspects, directory: Path, parents: list[Position]) -> bool:
+    """False when the log does not name everything."""
+    try:
+        return _add_after_fork(suspects, directory, parents)
+    except (EverupError, OSError):
+        return False
+
+
+def _add_after_fork(suspects: Suspects, directory: Path, parents: list[Position]) -> bool:
+    segments = list_segments(directory)
+    if not segments:
+        return True
+    start = segments[0].start
+    shared = next((parent for parent in reversed(parents) if _holds(directory, parent)), None)
+    if shared is not None:
+        start = suspects.fork = shared
+    cursor = Cursor(directory, start)
+    try:
+        while (batch := cursor.next()) is not None:
+            for record in records_of(batch):
+                if record.operation not in (Operation.BATCH, Operation.TIMES, Operation.EPOCH):
+                    suspects.objects.add((record.tree, record.object_id))
+    finally:
+        cursor.close()
+    return shared is not None or start == ORIGIN
+
+
+def _holds(directory: Path, position: Position) -> bool:
+    try:
+        Cursor(directory, position).close()
+    except EverupError:
+        return False
+    return True
+
+
+def _last_entry_ns(directory: Path) -> int:
+    """Wall clock of the last batch in a log; 0 when there is none."""
+    last_ns = 0
+    try:
+        segments = list_segments(directory)
+        if not segments:
+            return 0
+        cursor = Cursor(directory, segments[-1].start)
+        while (batch := cursor.next()) is not None:
+            last_ns = max(last_ns, *(record.wall_ns for record in records_of(batch)))
+        cursor.close()
+    except (EverupError, OSError):
+        return last_ns
+    return last_ns
+
+
+def save_suspects(state: Path, suspects: Suspects, door: Door = REAL_DOOR) -> None:
+    """Durably keep what the next attempt cannot see any more. Raises OSError."""
+    value = {
+        "was_open": suspects.was_open,
+        "fork": suspects.fork.to_json() if suspects.fork else None,
+        "objects": [[tree, object_id.hex()] for tree, object_id in sorted(suspects.objects)],
+    }
+    save_json(state / NAME, value, operation="save-suspects", door=door)
+
+
+def load_suspects(state: Path) -> Suspects:
+    """Those of an attempt that was broken off; nobody when there was none.
+
+    Damaged content means that everything is suspect.
+    """
+    try:
+        value = load_json(state / NAME)
+        if value is None:
+            return Suspects()
+        objects = {(int(tree), bytes.fromhex(name)) for tree, name in value["objects"]}
+        fork = position_or_none(value["fork"])
+        return Suspects(objects, None, fork, bool(value["was_open"]))
+    except (ValueError, KeyError, TypeError):
+        return Suspects(changed_after_ns=0, was_open=True)
+
+
+def forget_suspects(state: Path) -> None:
+    """The trees are proven equal: nothing is suspect any more."""
+    (state / NAME).unlink(missing_ok=True)
