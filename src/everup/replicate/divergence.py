@@ -89,7 +89,7 @@ class Divergence:
             raise Refused(
                 f"no room to keep what only this server has: {wanted >> 20} MiB more are needed "
                 f"in {bundle.parent}",
-                remedy="free space there, or remove old bundles (everup divergence)",
+                remedy="free space there, or move old bundles away",
                 code="no-room-for-divergence",
             )
 

@@ -257,7 +257,7 @@ class TreeOperations(ContentOperations):
             raise ApplyStopped(
                 f"record {sequence}: directory {os.fsdecode(hint)} is not in tree "
                 f"{self.tree.tree_id}",
-                remedy="everup sync compares the trees and repairs this one",
+                remedy="wait: the trees are compared and this one is repaired by itself",
                 code="object-missing",
             )
         return found
@@ -281,7 +281,7 @@ class TreeOperations(ContentOperations):
             raise ApplyStopped(
                 f"record {sequence}: {os.fsdecode(name)} exists already in tree "
                 f"{self.tree.tree_id}",
-                remedy="everup sync compares the trees and repairs this one",
+                remedy="wait: the trees are compared and this one is repaired by itself",
                 code="apply-conflict",
             )
         self._displace(directory, name, present)
@@ -363,7 +363,7 @@ class TreeOperations(ContentOperations):
         return ApplyStopped(
             f"record {record.sequence}: {os.fsdecode(name)} in tree {self.tree.tree_id} is not "
             "as the active server left it",
-            remedy="everup sync compares the trees and repairs this one",
+            remedy="wait: the trees are compared and this one is repaired by itself",
             code="apply-conflict",
         )
 

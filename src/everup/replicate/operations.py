@@ -89,7 +89,7 @@ class TreeBase:
         where = os.fsdecode(hint or b"") or "an object"
         raise ApplyStopped(
             f"record {sequence}: {where} ({object_id.hex()}) is not in tree {self.tree.tree_id}",
-            remedy="everup sync compares the trees and repairs this one",
+            remedy="wait: the trees are compared and this one is repaired by itself",
             code="object-missing",
         )
 
