@@ -5,15 +5,12 @@ that does not succeed it is built anew, so that one failure does not make the ot
 EVERUP_LAB_KEEP=1 a group that stands already is used, and left standing at the end.
 """
 
-import os
 from collections.abc import Iterator
 
 import pytest
-from tests.lab.ground import Ground
+from tests.lab.ground import KEEP, Ground
 
 from everup.errors import EverupError
-
-KEEP = os.environ.get("EVERUP_LAB_KEEP") == "1"
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ durable mode, every server synchronized, every voter voting. Tests speak of `act
 never of primary and secondary, since each test leaves the roles as they fell.
 """
 
+import os
 import threading
 import time
 import tomllib
@@ -28,13 +29,15 @@ from everup.lab.stage import ECHO_UNIT, Stage
 from everup.lab.wheels import find_wheels
 from everup.wire.local import call
 
-NAME = "promises"
+KEEP = os.environ.get("EVERUP_LAB_KEEP") == "1"
+NAME = "promises" if KEEP else f"promises{os.getpid()}"
 PROJECT = Path(__file__).parents[2]
 SCALE = 2
 WORKERS = 4
 VOTERS = {"primary", "secondary", "witness"}
 WHOLE_S = 90
 USED_TOKEN = "used-token"
+CHURN = Path(__file__).with_name("churn.py")
 EVERUP = "/opt/everup/bin/everup"
 
 Json = dict[str, Any]
@@ -77,7 +80,7 @@ class Ground:
     def build(self) -> None:
         """From nothing to a protected, synchronized group whose client has begun to ask."""
         self.lab.down()
-        self.stage.build(find_wheels(PROJECT))
+        self.stage.build(find_wheels(PROJECT), {"secondary": "xfs"})
         self.database.create(self.lab.server("primary"), SCALE)
         (self.lab.directory / USED_TOKEN).write_text(self.stage.form()["tokens"]["server"])
         words = ["--unit", self.database.unit, "--mode", "durable", "--deadline", "120"]
@@ -189,6 +192,19 @@ class Ground:
             yield load
         finally:
             self.stop_load()
+
+    @contextmanager
+    def churn(self, server: str) -> Iterator[Callable[[], list[str]]]:
+        """Every kind of change of files on the active server while the block runs, beside the
+        database; gives the lines that the program has said so far (`refused ERRNO` at its end)."""
+        log = self.lab.directory / "churn.log"
+        words = ["python3", "-c", CHURN.read_text(), f"{PROTECTED[0]}/churn", str(time.time_ns())]
+        process = self.server(server).start(words, log)
+        try:
+            yield lambda: log.read_text().split("\n")[:-1]
+        finally:
+            process.terminate()
+            process.wait(10)
 
     def stop_load(self) -> None:
         client = self.server("client")

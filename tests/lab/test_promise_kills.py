@@ -66,3 +66,19 @@ def test_a_killed_process_costs_the_application_nothing(ground: Ground, process:
     assert (ground.active, status["epoch"]) == (active, epoch)
     found = ground.compare()
     assert found.differences == []
+
+
+def test_a_killed_guard_worker_costs_a_busy_file_tree_nothing(ground: Ground) -> None:
+    """Every kind of change goes on through three kills; no call fails, the trees are identical."""
+    active = ground.active
+    with ground.churn(active) as said:
+        for _ in range(3):
+            steps = len(said())
+            wait(lambda steps=steps: len(said()) > steps, 20, "further changes")
+            kill(ground, active, "guard-worker")
+        steps = len(said())
+        wait(lambda: len(said()) > steps, 20, "changes after the last kill")
+        assert "refused" not in said()[-1]
+    ground.wait_whole()
+    found = ground.compare()
+    assert found.differences == []

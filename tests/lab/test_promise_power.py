@@ -32,7 +32,7 @@ def test_power_cut_of_the_active_loses_nothing_and_the_pair_heals_itself(ground:
     rejoins by itself under load; both trees are identical, before and after a switchover back."""
     active, passive = ground.active, ground.passive
     epoch = ground.group.status(active)["epoch"]
-    with ground.load() as load:
+    with ground.load() as load, ground.churn(active):
         load.wait_for(300)
         cut = time.monotonic()
         ground.lab.power_cut(active)
