@@ -180,3 +180,23 @@ def test_kills_at_any_moment_leave_identical_trees(pair: Pair, seed: int) -> Non
     # ... by applying, not by a repair afterwards.
     assert "apply-stopped" not in pair.beta.log.read_text()
     assert "sync-unequal" not in pair.alpha.log.read_text()
+
+
+def test_a_write_to_a_hard_link_whose_name_the_source_forgot_is_applied(pair: Pair) -> None:
+    """The guard knows one name of an object; when that one goes, its records carry no path."""
+    pair.start()
+    pair.wait_in_sync()
+    guard = pair.guard
+    guard.create("first")
+    guard.write("first", 0, b"a" * 5000)
+    guard.link("first", "second")
+    guard.unlink("first")
+    pair.settle()
+    time.sleep(1.5)  # a checkpoint, so that nothing of this is replayed
+    pair.beta.kill()
+    pair.beta.start()
+    pair.beta.call("target")
+    guard._hint = lambda path: b""  # type: ignore[method-assign]
+    guard.write("second", 100, b"b" * 5000)
+    guard.truncate("second", 4000)
+    pair.compare()

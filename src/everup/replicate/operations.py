@@ -75,15 +75,21 @@ class TreeBase:
     def find(self, object_id: bytes, hint: bytes | None, sequence: int) -> int | None:
         """Descriptor of an object; None when it may be missing. Raises ApplyStopped otherwise.
 
-        An empty hint means: without a name at the source, so in no tree; None: path not known.
+        An empty hint means: the source knew no name, so either there is none, or another one of a
+        hard-linked object; None: the record carries no path. Only what is nowhere may be missing.
         """
         found = self.objects.find(object_id, hint or b"")
-        if found is not None or self.may_miss(object_id, sequence):
+        if found is not None or object_id in self._gone:
             return found
-        if hint == b"":
-            self.note_gone(object_id)
+        if not hint:
+            found = self._anywhere(object_id)
+            if found is None and (hint == b"" or self.may_miss(object_id, sequence)):
+                self.note_gone(object_id)
+                return None
+        elif self.may_miss(object_id, sequence):
             return None
-        found = self.objects.find(object_id, hint or b"", walk=True)
+        else:
+            found = self.objects.find(object_id, hint, walk=True)
         if found is not None:
             return found
         where = os.fsdecode(hint or b"") or "an object"
@@ -92,6 +98,14 @@ class TreeBase:
             remedy="wait: the trees are compared and this one is repaired by itself",
             code="object-missing",
         )
+
+    def _anywhere(self, object_id: bytes) -> int | None:
+        """By an index of the whole tree; by a fresh one when the first does not know it."""
+        found = self.objects.find(object_id, b"", walk=True)
+        if found is None:
+            self.objects.forget_index()
+            found = self.objects.find(object_id, b"", walk=True)
+        return found
 
     def may_miss(self, object_id: bytes, sequence: int) -> bool:
         if object_id in self._gone:
