@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -282,10 +283,26 @@ async def test_cli_init_and_install_below_another_root(tmp_path: Path, served: S
     assert away.json["error"]["code"] == "address-not-here"
 
 
+async def test_cli_init_without_install_is_refused_and_changes_nothing(
+    served: Served, tmp_path: Path
+) -> None:
+    bare = Served(tmp_path / "bare", served.agent)
+    command = ("--json", "init", "--group", "g", "--management", "127.0.0.1", "--name", "a")
+    result = await bare.run(*command)
+    assert (result.code, result.json["error"]["code"]) == (1, "not-installed")
+    assert "everup install" in result.json["error"]["remedy"]
+    assert not Places.below(bare.root).etc.exists()
+    await bare.run("install")
+    assert (await bare.run(*command)).code == 0
+
+
 async def test_cli_what_the_system_refuses_is_a_sentence(served: Served, tmp_path: Path) -> None:
     command = ("--json", "init", "--group", "g", "--management", "127.0.0.1", "--name", "a")
     blocked = Served(tmp_path / "blocked", served.agent)
-    blocked.root.write_text("a file where a directory must be")
+    await blocked.run("install")
+    settings = Places.below(blocked.root).etc
+    shutil.rmtree(settings)
+    settings.write_text("a file where a directory must be")
     result = await blocked.run(*command)
     assert (result.code, result.json["error"]["code"]) == (1, "system")
     assert "blocked" in result.json["error"]["sentence"]

@@ -46,6 +46,7 @@ def init(
     """
     from everup.agent.membership.foundation import Founding, found, invite, parse_public
     from everup.agent.membership.local_address import refuse_foreign_addresses
+    from everup.system.installation import require_installed
 
     places = Places.real()
     require_root(places)
@@ -57,6 +58,7 @@ def init(
         channels=tuple(channel or []),
     )
     refuse_foreign_addresses([management, *founding.channels])
+    require_installed(places)
     settings, changed = found(places, founding)
     tokens = {
         kind: invite(places, settings, founding.name, kind)

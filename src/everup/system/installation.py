@@ -64,6 +64,18 @@ def install(places: Places, prefix: Path | None = None) -> list[Step]:
     return steps
 
 
+def require_installed(places: Places) -> None:
+    """Raises Refused when `install` was never run here; asked before anything is written."""
+    root = root_of(places)
+    units = [root / "etc/systemd/system" / name for name in (*SERVER_UNITS, *WITNESS_UNITS)]
+    if not all(unit.is_file() for unit in units):
+        raise Refused(
+            "Everup is not installed on this server yet: its units are missing",
+            remedy="everup install, then the same command again",
+            code="not-installed",
+        )
+
+
 def root_of(places: Places) -> Path:
     """The file system root to which these places belong."""
     return places.etc.parent.parent
