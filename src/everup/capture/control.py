@@ -54,6 +54,8 @@ class Control:
     def _status(self, _: dict[str, Any]) -> Reply:
         guard = self._guard
         order = guard.order
+        # Before the sequence: who is waited for now is waited for from that sequence on.
+        policy = order.policy
         closed = order.closed
         position = closed.position if closed and guard.sessions else guard.journal.position
         features = [session.slots.features for session in guard.sessions.values()]
@@ -64,8 +66,8 @@ class Control:
             "position": position.to_json(),
             "sequence": guard.journal.sequence,
             "journal": self._journal(),
-            "mode": order.policy.mode,
-            "must_acknowledge": list(order.policy.must_acknowledge),
+            "mode": policy.mode,
+            "must_acknowledge": list(policy.must_acknowledge),
             "waiting_fsyncs": sum(session.waiting for session in guard.sessions.values()),
             "resend": bool(features) and all(value & HAS_RESEND for value in features),
             "worker": {"pid": os.getpid(), "restarts": guard.keeping.restarts},

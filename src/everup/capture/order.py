@@ -172,6 +172,8 @@ class Order:
     def _journal_failed(self, error: OSError) -> None:
         # The promise `no-block`: the application goes on; what is missing is said aloud, and no
         # batch is closed any more, so nobody takes the journal for whole.
+        if self.journal_state != "ok":
+            return
         self.journal_state = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "error"
         self.journal_sentence = f"the journal could not be written: {error.strerror}"
         print(f"everup-guard: {self.journal_sentence}", file=sys.stderr, flush=True)
