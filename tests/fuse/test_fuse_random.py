@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 from guarding import GuardProcess
 
+from everup.capture.session import THREADS
 from everup.system.kernelcalls import RENAME_EXCHANGE, allocate, rename
 
 pytestmark = pytest.mark.fuse
@@ -127,5 +128,10 @@ def test_random_operations(guard: GuardProcess, kills: int) -> None:
         if not os.listdir(guard.lower() / ".everup-orphans"):
             break
         time.sleep(0.02)
-    assert os.listdir(guard.lower() / ".everup-orphans") == []
+    # An answer that a killed worker gave may be counted twice, by it and by the next one: that
+    # object is then kept until the gate closes. At most the requests in flight at each kill.
+    orphans = guard.lower() / ".everup-orphans"
+    assert len(os.listdir(orphans)) <= kills * THREADS
     guard.compare()
+    guard.call("close", grace_ms=1000)
+    assert os.listdir(orphans) == []
