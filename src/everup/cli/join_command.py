@@ -46,12 +46,10 @@ def join_as(
     from everup.agent.membership.local_address import own_address_towards, refuse_foreign_addresses
     from everup.agent.membership.static_address import move_out
     from everup.agent.membership.tokens import Token
-    from everup.system.installation import require_installed
 
     places = Places.real()
     require_root(places)
     refuse_second_membership(places)
-    require_installed(places)
     if management is None:
         management = own_address_towards(Token.decode(token).addresses)
     refuse_foreign_addresses([management, *channels])
