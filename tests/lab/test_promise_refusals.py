@@ -125,6 +125,11 @@ def test_tokens_that_are_wrong_used_or_foreign_are_refused_and_nothing_changes(
         done = ground.everup(NEWCOMER, "join", text)
         assert (refusal(done)["code"], done.exit_code) == (code, exit_code), done.output
         assert newcomer_is_untouched(ground), code
+    # Two tries with a good one: the first has not used it up.
+    for _ in range(2):
+        done = ground.everup(NEWCOMER, "join", good.encode())
+        assert (refusal(done)["code"], done.exit_code) == ("not-installed", EXIT_REFUSED)
+        assert newcomer_is_untouched(ground)
     assert picture(ground) == before
 
 

@@ -41,18 +41,19 @@ class Served:
         self.agent = agent
         self.places = Places.below(root)
 
-    async def run(self, *arguments: str) -> Result:
+    async def run(self, *arguments: str, stdin: str = "") -> Result:
         environment = {**os.environ, "EVERUP_ROOT": str(self.root), "NO_COLOR": "1"}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "everup.cli.main",
             *arguments,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
         )
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 30)
         assert process.returncode is not None
         return Result(process.returncode, out.decode(), err.decode())
 
@@ -294,6 +295,24 @@ async def test_cli_init_without_install_is_refused_and_changes_nothing(
     assert not Places.below(bare.root).etc.exists()
     await bare.run("install")
     assert (await bare.run(*command)).code == 0
+
+
+async def test_cli_join_takes_the_token_from_standard_input(served: Served, tmp_path: Path) -> None:
+    new = Served(tmp_path / "new", served.agent)
+    command = ("--json", "join", "-", "--management", "127.0.0.1", "--name", "secondary")
+    for nothing in ("", "\n", "everup1-half"):
+        refused = await new.run(*command, stdin=nothing)
+        assert (refused.code, refused.json["error"]["code"]) == (2, "token-malformed")
+    token = (await served.run("token", "server")).out
+    refused = await new.run(*command, stdin=token)
+    assert (refused.code, refused.json["error"]["code"]) == (1, "not-installed")
+    await new.run("install")
+    assert (await new.run(*command, stdin=token)).json["identity"] == "secondary"
+    other = Served(tmp_path / "witness", served.agent)
+    await other.run("install")
+    token = (await served.run("token", "witness")).out
+    words = ("--json", "witness", "-", "--management", "127.0.0.2", "--name", "w")
+    assert (await other.run(*words, stdin=token)).json["identity"] == "witness"
 
 
 async def test_cli_what_the_system_refuses_is_a_sentence(served: Served, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from everup.api.witness import WitnessApi
 from everup.config.load import load_group, load_server
 from everup.errors import BadInput, EverupError, NotConnected
 from everup.places import AGENT_PEER_PORT, Places
+from everup.system.installation import install
 
 _networks = itertools.count(os.getpid() * 7)
 
@@ -40,6 +41,11 @@ class Group:
 
     def places(self, name: str) -> Places:
         return Places.below(self.root / name)
+
+    def installed(self, name: str) -> Places:
+        """The places of a server on which `everup install` was run."""
+        install(self.places(name))
+        return self.places(name)
 
     def address(self, number: int) -> str:
         return f"{self.prefix}.{number}"
@@ -102,7 +108,7 @@ def new_token(group: Group, kind: str = "server") -> str:
 
 async def test_join_gives_a_server_everything(group: Group) -> None:
     founder = await group.found()
-    places = group.places("secondary")
+    places = group.installed("secondary")
     joined = await asyncio.to_thread(
         join, places, new_token(group), "server", group.newcomer("secondary", 2)
     )
@@ -122,7 +128,7 @@ async def test_join_gives_a_server_everything(group: Group) -> None:
 async def test_join_private_key_is_made_on_the_server_and_certified(group: Group) -> None:
     founder = await group.found()
     await asyncio.to_thread(
-        join, group.places("b"), new_token(group), "server", group.newcomer("b", 2)
+        join, group.installed("b"), new_token(group), "server", group.newcomer("b", 2)
     )
     certificate = x509.load_pem_x509_certificate(group.places("b").certificate.read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -136,7 +142,7 @@ async def test_join_second_server_reaches_all_members(group: Group) -> None:
     await group.found()
     for number, name in ((2, "secondary"), (3, "tertiary")):
         newcomer = group.newcomer(name, number)
-        await asyncio.to_thread(join, group.places(name), new_token(group), "server", newcomer)
+        await asyncio.to_thread(join, group.installed(name), new_token(group), "server", newcomer)
         await group.serve(name, number)
     # The one that joined first heard of the third from the founder, without asking.
     assert [m.name for m in group.memberships["secondary"].settings.current.members] == [
@@ -154,7 +160,7 @@ async def test_join_second_server_reaches_all_members(group: Group) -> None:
 async def test_join_witness_has_no_authority_and_takes_settings(group: Group) -> None:
     await group.found()
     token = new_token(group, "witness")
-    places = group.places("witness")
+    places = group.installed("witness")
     joined = await asyncio.to_thread(join, places, token, "witness", group.newcomer("witness", 4))
     assert joined.witness is not None
     assert not places.ca_key.exists()
@@ -191,9 +197,22 @@ async def test_join_refusals_change_nothing(group: Group) -> None:
     assert refused.code == "no-common-protocol"
     assert "99" in refused.sentence
     # After all of these the token is still good.
-    await asyncio.to_thread(join, group.places("secondary"), good, "server", newcomer)
+    await asyncio.to_thread(join, group.installed("secondary"), good, "server", newcomer)
     third = group.newcomer("tertiary", 3)
     assert (await refusal(group, good, third)).code == "token-used"
+
+
+async def test_join_without_install_is_refused_and_leaves_the_token_good(group: Group) -> None:
+    await group.found()
+    for kind, name, number in (("server", "secondary", 2), ("witness", "witness", 4)):
+        token, newcomer = new_token(group, kind), group.newcomer(name, number)
+        refused = await refusal(group, token, newcomer, kind)
+        assert refused.code == "not-installed"
+        assert "everup install" in refused.remedy
+        joined = await asyncio.to_thread(join, group.installed(name), token, kind, newcomer)
+        assert joined.member(name) is not None
+        # Once it is used that is said first, though this server is not installed either.
+        assert (await refusal(group, token, newcomer, kind)).code == "token-used"
 
 
 async def test_join_secret_is_not_sent_to_an_impostor(group: Group) -> None:
@@ -208,8 +227,7 @@ async def test_join_secret_is_not_sent_to_an_impostor(group: Group) -> None:
 async def test_join_is_repeated_when_its_answer_was_lost(group: Group) -> None:
     await group.found()
     token, newcomer = new_token(group), group.newcomer("secondary", 2)
-    places = group.places("secondary")
-    places.make()
+    places = group.installed("secondary")
     before = await asyncio.to_thread(join, places, token, "server", newcomer)
     # As after a power cut in the moment of the answer: the key is there, nothing else is.
     key = places.private_key.read_bytes()
@@ -222,8 +240,7 @@ async def test_join_is_repeated_when_its_answer_was_lost(group: Group) -> None:
 
 async def test_join_a_refused_key_is_not_kept(group: Group) -> None:
     await group.found()
-    places = group.places("secondary")
-    places.make()
+    places = group.installed("secondary")
     with pytest.raises(EverupError):
         await asyncio.to_thread(
             join, places, new_token(group), "server", group.newcomer("primary", 2)
@@ -234,13 +251,15 @@ async def test_join_a_refused_key_is_not_kept(group: Group) -> None:
 async def test_join_nobody_takes_over_a_members_identity(group: Group) -> None:
     await group.found()
     newcomer = group.newcomer("secondary", 2)
-    await asyncio.to_thread(join, group.places("secondary"), new_token(group), "server", newcomer)
+    await asyncio.to_thread(
+        join, group.installed("secondary"), new_token(group), "server", newcomer
+    )
     assert (await refusal(group, new_token(group), newcomer)).code == "name-taken"
 
 
 async def test_join_a_witness_may_only_read(group: Group) -> None:
     founder = await group.found()
-    places = group.places("witness")
+    places = group.installed("witness")
     token = new_token(group, "witness")
     await asyncio.to_thread(join, places, token, "witness", group.newcomer("witness", 4))
     context = proven_context(founder.ca_certificate.read_text())
@@ -260,10 +279,12 @@ async def test_join_a_witness_may_only_read(group: Group) -> None:
 async def test_join_a_member_does_not_join_again(group: Group) -> None:
     await group.found()
     newcomer = group.newcomer("secondary", 2)
-    await asyncio.to_thread(join, group.places("secondary"), new_token(group), "server", newcomer)
+    await asyncio.to_thread(
+        join, group.installed("secondary"), new_token(group), "server", newcomer
+    )
     with pytest.raises(EverupError) as caught:
         await asyncio.to_thread(
-            join, group.places("secondary"), new_token(group), "server", newcomer
+            join, group.installed("secondary"), new_token(group), "server", newcomer
         )
     assert caught.value.code == "already-member"
     with pytest.raises(EverupError) as caught:
@@ -275,7 +296,7 @@ async def test_join_a_group_has_three_servers_and_one_witness(group: Group) -> N
     await group.found()
     for number, name in ((2, "b"), (3, "c")):
         newcomer = group.newcomer(name, number)
-        await asyncio.to_thread(join, group.places(name), new_token(group), "server", newcomer)
+        await asyncio.to_thread(join, group.installed(name), new_token(group), "server", newcomer)
     assert (await refusal(group, new_token(group), group.newcomer("d", 4))).code == "group-full"
 
 

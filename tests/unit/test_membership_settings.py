@@ -18,6 +18,7 @@ from everup.config.schema import GroupSettings
 from everup.config.text import group_text
 from everup.errors import EverupError, NotConnected
 from everup.places import Places
+from everup.system.installation import install
 
 
 class Pair:
@@ -37,6 +38,7 @@ class Pair:
         token = invite(places, group, "primary", "server")
         newcomer = Newcomer("secondary", f"{self.net}.2", (), "0.1.0")
         there = Places.below(self.root / "secondary")
+        install(there)
         await asyncio.to_thread(join, there, token, "server", newcomer)
         await self.begin("secondary")
 

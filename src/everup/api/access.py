@@ -23,7 +23,9 @@ _CREDENTIALS = struct.Struct("3i")
 CONSOLE_MAY_READ = re.compile(r"/v1/(status|events|jobs/[^/]+)")
 CONSOLE_MAY_ASK = frozenset({"/v1/switchover", "/v1/login"})
 WITNESS_MAY_READ = frozenset({"/peer/status", "/peer/settings"})
-WITHOUT_CERTIFICATE = frozenset({"/ca", "/join", "/join-witness"})
+WITHOUT_CERTIFICATE = frozenset(
+    {"/ca", "/join", "/join/check", "/join-witness", "/join-witness/check"}
+)
 
 
 def local_access_of(console_user: str) -> Callable[..., object]:

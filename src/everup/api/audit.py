@@ -10,13 +10,14 @@ from typing import Any
 
 from aiohttp import web
 
+from everup.api.access import WITHOUT_CERTIFICATE
 from everup.api.errors import Handler
 
 log = logging.getLogger("everup.audit")
 
 BODY_SHOWN_MAX = 500
 _NOT_SHOWN = frozenset(
-    {"/v1/login", "/join", "/join-witness", "/v1/tokens", "/v1/config", "/peer/settings"}
+    {"/v1/login", "/v1/tokens", "/v1/config", "/peer/settings"} | WITHOUT_CERTIFICATE
 )
 
 

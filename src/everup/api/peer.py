@@ -1,7 +1,8 @@
 """What members ask of each other, and what a newcomer asks: HTTPS with the group's certificates.
 
 What enters: requests on TCP 7573 (on the witness 7572). What leaves: JSON. Without a certificate
-only `/ca`, `/join` and `/join-witness` are open; the last two need the secret of a token.
+only `/ca`, `/join`, `/join-witness` and their `/check` are open; all but the first need the secret
+of a token.
 """
 
 import asyncio
@@ -70,6 +71,8 @@ class ServerRoutes:
         app.router.add_get("/ca", self.greet)
         app.router.add_post("/join", self.join)
         app.router.add_post("/join-witness", self.join_witness)
+        app.router.add_post("/join/check", self.check_server)
+        app.router.add_post("/join-witness/check", self.check_witness)
         app.router.add_get("/peer/accounts", self.accounts)
         app.router.add_post("/peer/forward", self.forward)
 
@@ -83,9 +86,20 @@ class ServerRoutes:
     async def join_witness(self, request: web.Request) -> web.Response:
         return await self._admit(request, "witness")
 
+    async def check_server(self, request: web.Request) -> web.Response:
+        return await self._check(request, "server")
+
+    async def check_witness(self, request: web.Request) -> web.Response:
+        return await self._check(request, "witness")
+
     async def _admit(self, request: web.Request, kind: Kind) -> web.Response:
         asked = decode(await request.read(), JoinRequest)
         return _json(await self._doorkeeper.admit(asked, kind))
+
+    async def _check(self, request: web.Request, kind: Kind) -> web.Response:
+        asked = decode(await request.read(), JoinRequest)
+        await self._doorkeeper.check(asked, kind)
+        return web.json_response({})
 
     async def accounts(self, request: web.Request) -> web.Response:
         del request

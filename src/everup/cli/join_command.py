@@ -1,22 +1,30 @@
 """`everup join`: become a server of a group."""
 
+import sys
+from typing import TextIO
+
 import typer
 
 from everup.cli.client import wants_json
 from everup.cli.init_command import own_name
 from everup.cli.install_command import require_root, start_services
-from everup.cli.options import Channels, JsonFlag, Management, ServerName, verb_app
+from everup.cli.options import Channels, JsonFlag, Management, ServerName, TokenText, verb_app
 from everup.cli.output import print_json, say
-from everup.errors import Refused
+from everup.errors import BadInput, Refused
 from everup.places import Places
 
 app = verb_app()
 
+TOKEN_BYTES_MAX = 4096
 
-@app.command(epilog="Example:  everup join TOKEN --management 192.0.2.12 --channel 10.0.0.2")
+
+@app.command(
+    epilog="Examples:  everup join TOKEN --management 192.0.2.12 --channel 10.0.0.2  |  "
+    "everup join - --management 192.0.2.12 < FILE"
+)
 def join(
     context: typer.Context,
-    token: str,
+    token: TokenText,
     management: Management = None,
     channel: Channels = None,
     name: ServerName = None,
@@ -24,10 +32,27 @@ def join(
 ) -> None:
     """Join the group that TOKEN invites to, as a server that holds data.
 
+    With - the token is read from standard input: on the command line every user of this machine
+    could read it while the join runs.
+
     The token's server is proven by its fingerprint before anything secret is sent, and this
     server's private key never leaves it. When the join is refused, nothing has changed.
     """
     join_as(context, "server", token, management, tuple(channel or []), name)
+
+
+def token_from(source: TextIO) -> str:
+    """The token that a person pastes or a file brings; one line, of which spaces do not matter."""
+    if source.isatty():
+        say("Token:")
+    text = source.readline(TOKEN_BYTES_MAX).strip()
+    if not text:
+        raise BadInput(
+            "there is no token on standard input",
+            remedy="everup join - < FILE, or paste it and press Enter",
+            code="token-malformed",
+        )
+    return text
 
 
 def join_as(
@@ -50,6 +75,8 @@ def join_as(
     places = Places.real()
     require_root(places)
     refuse_second_membership(places)
+    if token == "-":
+        token = token_from(sys.stdin)
     if management is None:
         management = own_address_towards(Token.decode(token).addresses)
     refuse_foreign_addresses([management, *channels])

@@ -28,6 +28,9 @@ Channels = Annotated[
         help="This server's address on a replication network; repeat it for more, best first.",
     ),
 ]
+TokenText = Annotated[
+    str, typer.Argument(metavar="TOKEN", help="From a member; - reads it from standard input.")
+]
 ServerName = Annotated[
     str | None, typer.Option("--name", help="Name in the group; default: this server's host name.")
 ]

@@ -58,10 +58,8 @@ class Doorkeeper:
         """Make the asking server a member. Raises Refused with a code for each reason."""
         async with self._one_at_a_time:
             secret, holder = _secret(asked), key_fingerprint(asked.request.encode())
-            self._tokens.check([kind], secret, holder)
             group = self._settings.current
-            repeated = self._tokens.name_of(secret) == asked.name
-            member = self._new_member(asked, kind, group, repeated=repeated)
+            member = self._checked(asked, kind, group)
             authority = self._authority()
             addresses = (*member.channels, member.management)
             certificate = issue(authority, asked.request.encode(), member.name, addresses)
@@ -80,6 +78,19 @@ class Doorkeeper:
             identity=member.identity,
             settings=group_text(group),
         )
+
+    async def check(self, asked: JoinRequest, kind: Kind) -> None:
+        """Refuse what `admit` would refuse, and change nothing; the token stays good."""
+        async with self._one_at_a_time:
+            self._checked(asked, kind, self._settings.current)
+            self._authority()
+
+    def _checked(self, asked: JoinRequest, kind: Kind, group: GroupSettings) -> Member:
+        """The member that the asking server may become."""
+        secret, holder = _secret(asked), key_fingerprint(asked.request.encode())
+        self._tokens.check([kind], secret, holder)
+        repeated = self._tokens.name_of(secret) == asked.name
+        return self._new_member(asked, kind, group, repeated=repeated)
 
     def _authority(self) -> Authority:
         try:

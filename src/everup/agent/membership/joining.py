@@ -22,6 +22,7 @@ from everup.config.schema import GroupSettings, ServerSettings
 from everup.errors import EverupError, NotConnected, Refused
 from everup.places import Places
 from everup.system.files import save_bytes
+from everup.system.installation import require_installed
 from everup.wire.messages import PROTOCOL_VERSIONS
 
 
@@ -47,7 +48,10 @@ def refuse_second_membership(places: Places) -> None:
 
 
 def join(places: Places, text: str, kind: Kind, newcomer: Newcomer) -> GroupSettings:
-    """Redeem a token, then write everything. Raises with a code for each reason of a refusal."""
+    """Redeem a token, then write everything. Raises with a code for each reason of a refusal.
+
+    The token's own refusals come before `not-installed`, which does not use it up.
+    """
     refuse_second_membership(places)
     token = Token.decode(text)
     if token.kind != kind:
@@ -57,24 +61,16 @@ def join(places: Places, text: str, kind: Kind, newcomer: Newcomer) -> GroupSett
             code="token-kind",
         )
     greeting = _greet(token, newcomer)
-    key, csr = _key_and_request(places, newcomer.name)
-    asked = JoinRequest(
-        secret=token.secret.hex(),
-        group=token.group,
-        name=newcomer.name,
-        management=newcomer.management,
-        channels=newcomer.channels,
-        request=csr.decode(),
-        protocols=newcomer.protocols,
-        version=newcomer.version,
-    )
-    path = "/join-witness" if kind == "witness" else "/join"
-    context = proven_context(greeting.ca)
-    body = msgspec.json.encode(asked)
     try:
-        answer = request(
-            token.addresses, token.port, context, "POST", path, body, deadline_ms=30_000
-        )
+        require_installed(places)
+    except Refused:
+        # What is wrong with the token is said first: it may be the only thing that is.
+        _, csr = _known_or_new(places, newcomer.name)
+        _ask(token, greeting, "/check", _request(token, newcomer, csr))
+        raise
+    key, csr = _key_and_request(places, newcomer.name)
+    try:
+        answer = _ask(token, greeting, "", _request(token, newcomer, csr))
     except NotConnected:
         raise  # It may have been admitted: the key is kept for the next try.
     except EverupError:
@@ -111,6 +107,27 @@ def _greet(token: Token, newcomer: Newcomer) -> Greeting:
     return greeting
 
 
+def _request(token: Token, newcomer: Newcomer, csr: bytes) -> bytes:
+    asked = JoinRequest(
+        secret=token.secret.hex(),
+        group=token.group,
+        name=newcomer.name,
+        management=newcomer.management,
+        channels=newcomer.channels,
+        request=csr.decode(),
+        protocols=newcomer.protocols,
+        version=newcomer.version,
+    )
+    return msgspec.json.encode(asked)
+
+
+def _ask(token: Token, greeting: Greeting, below: str, body: bytes) -> bytes:
+    """Ask to be admitted, or with `below` "/check" only whether we would be."""
+    path = ("/join-witness" if token.kind == "witness" else "/join") + below
+    context = proven_context(greeting.ca)
+    return request(token.addresses, token.port, context, "POST", path, body, deadline_ms=30_000)
+
+
 def _pending_key(places: Places) -> Path:
     return places.state / "joining.key"
 
@@ -118,13 +135,15 @@ def _pending_key(places: Places) -> Path:
 def _key_and_request(places: Places, name: str) -> tuple[bytes, bytes]:
     """A key, kept until the join has ended: when the answer is lost, or this server loses its
     power now, the same token works again for the same key and for no other."""
-    pending = _pending_key(places)
-    if pending.exists():
-        return make_request(name, pending.read_bytes())
-    key, csr = make_request(name)
-    if pending.parent.is_dir():
-        save_bytes(pending, key, operation="save-pending-key")
+    key, csr = _known_or_new(places, name)
+    save_bytes(_pending_key(places), key, operation="save-pending-key")
     return key, csr
+
+
+def _known_or_new(places: Places, name: str) -> tuple[bytes, bytes]:
+    """The key of an earlier try or a new one, and its request; writes nothing."""
+    pending = _pending_key(places)
+    return make_request(name, pending.read_bytes() if pending.exists() else None)
 
 
 def _settle(
