@@ -105,7 +105,7 @@ def test_a_static_address_is_mute_until_it_is_leased(group: Group) -> None:
     assert "dadfailed" not in listing, "a mute server must not lose it to the other one"
     for address in (ADDRESS4, ADDRESS6):
         assert group.ask(address) == "icmp tcp"
-    run(*group.inside("client", "arping", "-c", "2", "-I", "eth0", ADDRESS4), check=False)
+    run(*group.inside("client", "arping", "-c", "2", "-I", "eth0", ADDRESS4))
     for watcher in watchers:
         assert {hardware for _, hardware in frames(watcher)} == {group.hardware("a")}
     group.kill("a")
