@@ -4,6 +4,7 @@ What enters: an empty directory. What leaves: a started guard with an open gate.
 of capture through the fixtures of conftest.
 """
 
+import ctypes
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from replaying import describe, differences, replay
 
 from everup.capture.runstate import memory_directory
 from everup.errors import NotConnected
-from everup.model.ids import root_object_id
+from everup.model.ids import ORPHANS_NAME, root_object_id
 from everup.places import Places
 from everup.system.clock import boot_id, boottime_ns
 from everup.system.leasepage import LeasePageWriter
@@ -25,7 +26,16 @@ from everup.system.mounts import MNT_DETACH, mounts_at, unmount
 from everup.wire.local import call
 
 GROUP_ID = "ab" * 16
+MS_REMOUNT = 32
 HOUR_NS = 3600 * 10**9
+
+
+def remount(path: Path) -> None:
+    """Changes nothing but that the kernel drops all that it remembers and nobody uses."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    words = (b"everup", os.fsencode(path), b"fuse.everup", MS_REMOUNT, None)
+    if libc.mount(*words) < 0:
+        raise OSError(ctypes.get_errno(), "remount")
 
 
 class GuardProcess:
@@ -90,6 +100,23 @@ class GuardProcess:
 
     def kill_worker(self) -> None:
         os.kill(self.worker(), signal.SIGKILL)
+
+    def forgotten(self) -> None:
+        """Make the kernel forget every name and object: then nothing may be known, or kept aside.
+
+        Lookups that were counted too often would stay, others would be forgotten too often.
+        """
+        for path in self.paths:
+            remount(path)
+        for _ in range(400):
+            trees = self.wait_served()["trees"]
+            if not any(tree["known_nodes"] for tree in trees):
+                break
+            time.sleep(0.01)
+        assert [tree["known_nodes"] for tree in trees] == [0] * len(trees)
+        assert [tree["miscounted_lookups"] for tree in trees] == [0] * len(trees)
+        for number in range(1, len(trees) + 1):
+            assert os.listdir(self.lower(number) / ORPHANS_NAME.decode()) == []
 
     def compare(self, tree: int = 1) -> None:
         """The journal, replayed from its beginning, must give exactly the lower tree."""

@@ -1,5 +1,5 @@
-"""What a killed worker leaves in shared memory: nodes, slots, batch ends; read by a second object
-over the same files, as the next worker does."""
+"""What a killed worker leaves in shared memory: slots, batch ends; read by a second object over the
+same files, as the next worker does."""
 
 from pathlib import Path
 
@@ -7,14 +7,11 @@ import pytest
 
 from everup.capture.batchends import BatchEnds
 from everup.capture.descriptors import Descriptors, Hot, Marks
-from everup.capture.nodes import NodeTable, pack_handle, unpack_handle
-from everup.capture.protocol import ROOT_NODE
+from everup.capture.nodes import pack_handle, unpack_handle
 from everup.capture.slots import WAITS_PEERS, Slots
 from everup.journal.writer import Closed
 from everup.model.position import Position
 from everup.system.kernelcalls import FileHandle
-
-LONG = b"n" * 255
 
 
 def test_handles_of_ext4_and_xfs_fit_into_a_node_number() -> None:
@@ -38,54 +35,6 @@ def test_handles_that_do_not_fit_are_refused(handle: FileHandle) -> None:
         pack_handle(handle)
 
 
-def test_paths_follow_moves_of_directories(tmp_path: Path) -> None:
-    nodes = NodeTable(tmp_path)
-    nodes.add(2, ROOT_NODE, b"a", 1)
-    nodes.add(3, 2, b"b", 1)
-    nodes.add(4, 3, LONG, 1)
-    assert nodes.path(4) == b"a/b/" + LONG
-    assert nodes.directory_path(3) == b"a/b"
-    nodes.move(2, ROOT_NODE, b"moved", directory=True)
-    assert nodes.directory_path(3) == b"moved/b"
-    assert nodes.path(ROOT_NODE) == b""
-
-
-def test_next_worker_finds_every_node(tmp_path: Path) -> None:
-    nodes = NodeTable(tmp_path)
-    nodes.add(2, ROOT_NODE, b"directory", 1)
-    for i in range(10, 1000):
-        nodes.add(i, 2, LONG if i % 10 == 0 else b"file%d" % i, 1)
-    for i in range(10, 500):
-        assert nodes.forget(i, 1)
-    after = NodeTable(tmp_path)
-    assert len(after) == 501
-    assert after.path(500) == b"directory/" + LONG
-    assert after.path(999) == b"directory/file999"
-    assert after.entry(10) is None
-    after.add(5000, 2, b"new", 1)
-    assert NodeTable(tmp_path).path(5000) == b"directory/new"
-
-
-def test_lookup_counts_decide_when_a_node_is_forgotten(tmp_path: Path) -> None:
-    nodes = NodeTable(tmp_path)
-    nodes.add(7, ROOT_NODE, b"a", 1)
-    nodes.add(7, ROOT_NODE, b"a", 1)
-    nodes.add(7, ROOT_NODE, b"other link", 1)
-    assert not nodes.forget(7, 2)
-    assert nodes.path(7) == b"other link"
-    assert NodeTable(tmp_path).forget(7, 1)
-
-
-def test_lost_name_leaves_no_hint(tmp_path: Path) -> None:
-    nodes = NodeTable(tmp_path)
-    nodes.add(7, ROOT_NODE, b"a", 1)
-    nodes.unname(7, ROOT_NODE, b"something else")
-    assert nodes.path(7) == b"a"
-    nodes.unname(7, ROOT_NODE, b"a")
-    assert nodes.path(7) == b""
-    assert not nodes.forget(7, 0)
-
-
 def request_in(slots: Slots, place: int, unique: int) -> None:
     slots.slots[place].request[0:16] = (40).to_bytes(8, "little") + unique.to_bytes(8, "little")
 
@@ -98,7 +47,7 @@ def test_slot_is_found_with_the_intent_of_its_own_request_only(tmp_path: Path) -
     found = Slots(tmp_path / "slots", 2)
     assert [slot.used for slot in found.slots] == [False, True]
     intent = found.slots[1].intent(42)
-    assert intent is not None and intent.begin_sequence == 7 and intent.second_id == b"b" * 16
+    assert intent is not None and intent.loser == 7 and intent.second_id == b"b" * 16
     assert found.slots[1].intent(44) is None
     assert found.features == 1 << 39
 

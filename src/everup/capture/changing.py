@@ -57,7 +57,7 @@ def _write(request: Request, node: int, offset: int, data: memoryview, kill: int
     hot = tree.hot(node)
     with tree.lock(node):
         object_id = hot.object_id or tree.identity(hot)
-        request.slot.intend(unique, order.journal.sequence, object_id, NO_OBJECT)
+        request.slot.intend(unique, 0, object_id, NO_OBJECT)
         drop = _drop_privileges(request, hot, kill)
         written = os.pwrite(hot.descriptor, data, offset)
         if hot.orphan:
@@ -109,7 +109,7 @@ def setattr(request: Request) -> bytes:
     hot = tree.hot(request.node)
     with tree.lock(request.node):
         object_id = tree.identity(hot)
-        request.slot.intend(request.unique, order.journal.sequence, object_id, NO_OBJECT)
+        request.slot.intend(request.unique, 0, object_id, NO_OBJECT)
         resized = bool(valid & protocol.FATTR_SIZE)
         drop: list[tuple[int, bytes]] = []
         if resized or valid & (protocol.FATTR_UID | protocol.FATTR_GID):
@@ -188,7 +188,7 @@ def fallocate(request: Request) -> bytes:
     hot = tree.hot(request.node)
     with tree.lock(request.node):
         object_id = tree.identity(hot)
-        request.slot.intend(request.unique, order.journal.sequence, object_id, NO_OBJECT)
+        request.slot.intend(request.unique, 0, object_id, NO_OBJECT)
         drop = _drop_privileges(request, hot, 0)
         allocate(hot.descriptor, mode, offset, length)
         if not hot.orphan:
@@ -230,7 +230,7 @@ def setxattr(request: Request) -> bytes:
     hot = tree.hot(request.node)
     with tree.lock(request.node):
         object_id = tree.identity(hot)
-        request.slot.intend(request.unique, order.journal.sequence, object_id, NO_OBJECT)
+        request.slot.intend(request.unique, 0, object_id, NO_OBJECT)
         if request.intent and flags == _XATTR_CREATE:
             flags = 0
         os.setxattr(target(hot), name, value, flags)
@@ -285,7 +285,7 @@ def removexattr(request: Request) -> bytes:
     hot = tree.hot(request.node)
     with tree.lock(request.node):
         object_id = tree.identity(hot)
-        request.slot.intend(request.unique, order.journal.sequence, object_id, NO_OBJECT)
+        request.slot.intend(request.unique, 0, object_id, NO_OBJECT)
         try:
             os.removexattr(target(hot), name)
         except OSError as error:

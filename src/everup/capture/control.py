@@ -86,6 +86,7 @@ class Control:
                     "lower": str(guard.places.lower(tree.tree_id)),
                     "open_requests": session.open_requests if session else 0,
                     "known_nodes": len(session.tree.nodes) if session else 0,
+                    "miscounted_lookups": session.tree.nodes.miscounted if session else 0,
                     "covered": gate.is_open(tree.path) or gate.is_closed(tree.path),
                 }
             )

@@ -65,7 +65,7 @@ def _create(
     _refuse_hidden(request, request.node, name)
     with tree.lock(request.node):
         object_id = request.intent.first_id if request.intent else secrets.token_bytes(16)
-        request.slot.intend(request.unique, order.journal.sequence, object_id, NO_OBJECT)
+        request.slot.intend(request.unique, 0, object_id, NO_OBJECT)
         inherits = not link and tree.has_default_acl(directory)
         if not inherits:
             mode &= ~umask
@@ -82,7 +82,7 @@ def _create(
         node = pack_handle(handle)
         hot = _keep(request, node, descriptor, mode, object_id)
         status = os.fstat(hot.descriptor)
-        tree.nodes.add(node, request.node, name, 1)
+        request.learned.append((node, request.node, name))
         _record_creation(request, directory, hot, name, status, link, inherits)
     order.confirm()
     return entry_reply(node, status)
@@ -165,6 +165,9 @@ def _record_creation(
 ) -> None:  # fmt: skip
     tree, order = request.tree, request.order
     lists = _inherited_lists(hot) if inherits else []
+    if lists:
+        # Their hints need the name before the answer makes it known.
+        tree.nodes.name(hot.node, directory.node, name)
     directory_id = tree.identity(directory)
     object_id = tree.identity(hot)
     with order.lock:
@@ -208,7 +211,7 @@ def link(request: Request) -> bytes:
     directory, hot = tree.hot(request.node), tree.hot(node)
     with tree.hold(request.node, node):
         object_id = tree.identity(hot)
-        request.slot.intend(request.unique, order.journal.sequence, object_id, NO_OBJECT)
+        request.slot.intend(request.unique, 0, object_id, NO_OBJECT)
         try:
             os.link(
                 door(hot.descriptor), name, dst_dir_fd=directory.descriptor, follow_symlinks=True
@@ -221,9 +224,10 @@ def link(request: Request) -> bytes:
         with order.lock:
             order.touch(tree, directory)
             value = Link(directory_id, name, tree.hint(directory), tree.hint(hot))
-            order.record(tree, Operation.LINK, object_id, encode_link(value), b"", request)
-            tree.nodes.add(node, request.node, name, 1)
+            tree.nodes.name(node, request.node, name)
             hot.hint = None
+            order.record(tree, Operation.LINK, object_id, encode_link(value), b"", request)
+        request.learned.append((node, request.node, name))
         status = os.fstat(hot.descriptor)
     order.confirm()
     return entry_reply(node, status)
@@ -249,14 +253,16 @@ def _remove(request: Request, directory: bool) -> bytes:
     except FileNotFoundError:
         if request.intent is None:
             raise
-        with tree.lock(request.node):
-            _record_removal(request, above, name, request.intent.first_id)
+        _, object_id, _ = intent = request.intent
+        with tree.hold(request.node, intent.loser):
+            orphaned = directory or intent.loser in tree.orphans
+            _record_removal(request, above, name, object_id, intent.loser, orphaned)
         order.confirm()
         return b""
     node = pack_handle(handle)
     with tree.hold(request.node, node):
         object_id = removable_id(request, above, name, node, handle)
-        request.slot.intend(request.unique, order.journal.sequence, object_id, NO_OBJECT)
+        request.slot.intend(request.unique, node, object_id, NO_OBJECT)
         if directory:
             os.rmdir(name, dir_fd=above.descriptor)
             orphaned = True
@@ -293,13 +299,13 @@ def _unlink_or_keep(request: Request, above: Hot, name: bytes, node: int, object
 
 
 def _record_removal(
-    request: Request, above: Hot, name: bytes, object_id: bytes, node: int = 0,
-    orphaned: bool = False,
-) -> None:  # fmt: skip
+    request: Request, above: Hot, name: bytes, object_id: bytes, node: int, orphaned: bool
+) -> None:
     tree, order = request.tree, request.order
     directory_id = tree.identity(above)
     with order.lock:
         order.touch(tree, above)
         value = Unlink(directory_id, name, tree.hint(above))
-        order.record(tree, Operation.UNLINK, object_id, encode_unlink(value), b"", request)
+        # Before the record: a request whose record is there is only answered again.
         tree.lost_name(node, request.node, name, orphaned)
+        order.record(tree, Operation.UNLINK, object_id, encode_unlink(value), b"", request)

@@ -3,18 +3,23 @@
 What enters: answers given to LOOKUP and creations, and FORGETs. What leaves: path hints, and
 whether the kernel still knows a node. The entries lie in shared memory (a file on tmpfs), so a new
 worker finds them again; only the index from node to entry is rebuilt. Called by the handlers, under
-the journal's lock when a name changes.
+the journal's lock when a name changes, and by the session, which counts just before it answers.
 
 A node number is the inode's file handle packed into 64 bits, (generation << 32) | inode, so it can
 be opened again without any table. Handles that do not fit are refused by the preflight.
+
+Counts are exact over the death of a worker (see `counts`): one too many would keep an unlinked
+object for ever, one too few would delete it while a process has it open.
 """
 
 import mmap
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from struct import Struct
 
+from everup.capture.counts import CHUNK, CountLog
 from everup.capture.protocol import ROOT_NODE
 from everup.system.kernelcalls import FileHandle
 
@@ -25,9 +30,9 @@ _SMALL_BYTES = 64
 _LARGE_BYTES = 280
 _SMALL_COUNT_MAX = 1 << 24
 _LARGE_COUNT_MAX = 1 << 21
-_HEAD = Struct("<QQIHxx")
-_COUNT = Struct("<I")
-_COUNT_AT = 16
+_HEAD_WORDS = 3
+_HEAD_BYTES = 8 * _HEAD_WORDS
+_COUNT_MASK = (1 << 32) - 1
 _HANDLE_32 = Struct("<II")
 _HANDLE_64 = Struct("<QI")
 _KIND_32 = 1
@@ -54,7 +59,11 @@ def unpack_handle(node: int, kind: int) -> FileHandle:
 
 
 class _Entries:
-    """Fixed-size entries of one shared file: node, parent, lookup count, name."""
+    """Fixed-size entries of one shared file: node, parent, lookup count and length, name.
+
+    The first three are words that are stored whole: a kill never leaves half of one. The node comes
+    last into an entry and goes first out of it; zero means free.
+    """
 
     def __init__(self, path: Path, entry_bytes: int, count_max: int) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -63,8 +72,10 @@ class _Entries:
             self.memory = mmap.mmap(descriptor, entry_bytes * count_max)
         finally:
             os.close(descriptor)
+        self.words = memoryview(self.memory).cast("Q")
         self.entry_bytes = entry_bytes
-        self.name_bytes_max = entry_bytes - _HEAD.size
+        self.entry_words = entry_bytes // 8
+        self.name_bytes_max = entry_bytes - _HEAD_BYTES
         self._free: list[int] = []
         self._used = 0
         self._count_max = count_max
@@ -75,10 +86,10 @@ class _Entries:
         reader = Struct(f"<Q{self.entry_bytes - 8}x")
         with memoryview(self.memory) as view, view[: used * self.entry_bytes] as written:
             for place, (node,) in enumerate(reader.iter_unpack(written)):
-                if node:
-                    index[node] = sign * (place + 1)
-                else:
-                    self._free.append(place)
+                if node and index.setdefault(node, sign * (place + 1)) == sign * (place + 1):
+                    continue
+                # Free, or the second place of an entry that was just moving to another size.
+                self.give_back(place)
 
     @property
     def used(self) -> int:
@@ -93,13 +104,29 @@ class _Entries:
         return self._used - 1
 
     def give_back(self, place: int) -> None:
-        self.memory[place * self.entry_bytes : place * self.entry_bytes + 8] = bytes(8)
+        self.words[place * self.entry_words] = 0
         self._free.append(place)
 
     def write(self, place: int, node: int, parent: int, count: int, name: bytes) -> None:
-        at = place * self.entry_bytes
-        self.memory[at + _HEAD.size : at + _HEAD.size + len(name)] = name
-        _HEAD.pack_into(self.memory, at, node, parent, count, len(name))
+        at, words = place * self.entry_words, self.words
+        begin = at * 8 + _HEAD_BYTES
+        self.memory[begin : begin + len(name)] = name
+        words[at + 1] = parent
+        words[at + 2] = len(name) << 32 | count
+        words[at] = node
+
+    def count(self, place: int) -> int:
+        return self.words[place * self.entry_words + 2] & _COUNT_MASK
+
+    def set_count(self, place: int, count: int) -> None:
+        at = place * self.entry_words + 2
+        self.words[at] = self.words[at] & ~_COUNT_MASK | count
+
+    def read(self, place: int) -> tuple[int, bytes]:
+        """(parent, name)."""
+        at = place * self.entry_words
+        begin = at * 8 + _HEAD_BYTES
+        return self.words[at + 1], self.memory[begin : begin + (self.words[at + 2] >> 32)]
 
 
 class NodeTable:
@@ -113,13 +140,18 @@ class NodeTable:
         self._index: dict[int, int] = {}
         self._paths: dict[int, bytes] = {}
         self._lock = threading.Lock()
-        self._lengths = _lengths_of(directory / "nodes-used")
-        small, large = Struct("<QQ").unpack(self._lengths[:16])
-        self._small.load(small, self._index, 1)
-        self._large.load(large, self._index, -1)
+        self.miscounted = 0
+        """Lookups that the kernel forgot although it was never told of them: a mistake of ours."""
+        self._log = CountLog(directory / "nodes-counts")
+        self._small.load(self._log.small_used, self._index, 1)
+        self._large.load(self._log.large_used, self._index, -1)
+        self._log.finish(self._set_count)
 
     def __len__(self) -> int:
         return len(self._index)
+
+    def __contains__(self, node: int) -> bool:
+        return node in self._index
 
     def _find(self, node: int) -> tuple[_Entries, int] | None:
         place = self._index.get(node)
@@ -127,88 +159,113 @@ class NodeTable:
             return None
         return (self._small, place - 1) if place > 0 else (self._large, -place - 1)
 
-    def add(self, node: int, parent: int, name: bytes, lookups: int) -> None:
-        """The kernel learns `node` under this name; its lookup count grows."""
-        with self._lock:
-            self._add(node, parent, name, lookups)
+    # lookup counts
 
-    def _add(self, node: int, parent: int, name: bytes, lookups: int) -> None:
+    def learn(self, slot: int, unique: int, found: Sequence[tuple[int, int, bytes]]) -> None:
+        """The answer to request `unique` tells the kernel of these (node, parent, name).
+
+        Each counts one lookup. Called before the answer is written, again by the next worker when
+        this one is killed in between: counted once all the same. OSError when the table is full.
+        """
+        at = self._log.done(slot, unique)
+        while at < len(found):
+            part = found[at : at + CHUNK]
+            with self._lock:
+                counts: dict[int, int] = {}
+                for node, parent, name in part:
+                    entries, place = self._name(node, parent, name)
+                    counts[node] = counts.get(node, entries.count(place)) + 1
+                self._log.commit(slot, unique, at + len(part), counts, self._set_count)
+            at += len(part)
+
+    def forget(self, slot: int, unique: int, dropped: Sequence[tuple[int, int]]) -> list[int]:
+        """Request `unique` drops lookups: (node, how many). Returns the nodes that are gone.
+
+        Repeated by the next worker like `learn`; what is gone is then returned again.
+        """
+        at = self._log.done(slot, unique)
+        while at < len(dropped):
+            part = dropped[at : at + CHUNK]
+            with self._lock:
+                counts: dict[int, int] = {}
+                for node, lookups in part:
+                    found = self._find(node)
+                    known = found[0].count(found[1]) if found else 0
+                    known = counts.get(node, known)
+                    if lookups > known and node != ROOT_NODE:
+                        self.miscounted += lookups - known
+                    counts[node] = max(known - lookups, 0)
+                self._log.commit(slot, unique, at + len(part), counts, self._set_count)
+            at += len(part)
+        return [node for node, _ in dropped if node not in self._index]
+
+    def _set_count(self, node: int, count: int) -> None:
         found = self._find(node)
+        if found is None:
+            return
+        entries, place = found
+        if count:
+            entries.set_count(place, count)
+            return
+        self._paths.pop(node, None)
+        del self._index[node]
+        entries.give_back(place)
+
+    def lookups(self, node: int) -> int:
+        """How often the kernel was told of this node, less what it has forgotten."""
+        found = self._find(node)
+        return found[0].count(found[1]) if found else 0
+
+    # names
+
+    def name(self, node: int, parent: int, name: bytes) -> None:
+        """A node, known or not, has this name from now on; its lookup count stays."""
+        with self._lock:
+            self._name(node, parent, name)
+
+    def _name(self, node: int, parent: int, name: bytes) -> tuple[_Entries, int]:
+        found = self._find(node)
+        count = 0
         if found is not None:
             entries, place = found
-            at = place * entries.entry_bytes
-            _, old_parent, count, length = _HEAD.unpack_from(entries.memory, at)
-            head = at + _HEAD.size
-            if old_parent == parent and entries.memory[head : head + length] == name:
-                if lookups:
-                    _COUNT.pack_into(entries.memory, at + _COUNT_AT, count + lookups)
-                return
-            lookups += count
-            self._remove(node, entries, place)
+            if entries.read(place) == (parent, name):
+                return found
+            count = entries.count(place)
+            if (len(name) > self._small.name_bytes_max) == (entries is self._large):
+                entries.write(place, node, parent, count, name)
+                return found
         entries, sign = (self._small, 1)
         if len(name) > entries.name_bytes_max:
             entries, sign = (self._large, -1)
         place = entries.take()
-        entries.write(place, node, parent, lookups, name)
+        entries.write(place, node, parent, count, name)
+        self._log.set_used(self._small.used, self._large.used)
         self._index[node] = sign * (place + 1)
-        Struct("<QQ").pack_into(self._lengths, 0, self._small.used, self._large.used)
-
-    def _remove(self, node: int, entries: _Entries, place: int) -> None:
-        del self._index[node]
-        entries.give_back(place)
+        if found is not None:
+            found[0].give_back(found[1])
+        return entries, place
 
     def move(self, node: int, parent: int, name: bytes, directory: bool) -> None:
         """A known node has another name now; paths below a moved directory change too."""
         if directory:
             self._paths.clear()
-        if node in self._index:
-            self.add(node, parent, name, 0)
+        with self._lock:
+            if node in self._index:
+                self._name(node, parent, name)
 
     def unname(self, node: int, parent: int, name: bytes) -> None:
         """One name of a node went away; if it was the one known here, there is no hint any more."""
         with self._lock:
-            self._unname(node, parent, name)
-
-    def _unname(self, node: int, parent: int, name: bytes) -> None:
-        found = self._find(node)
-        if found is None:
-            return
-        entries, place = found
-        at = place * entries.entry_bytes
-        _, old_parent, count, length = _HEAD.unpack_from(entries.memory, at)
-        known = entries.memory[at + _HEAD.size : at + _HEAD.size + length]
-        if old_parent == parent and known == name:
-            entries.write(place, node, PARENT_UNKNOWN, count, b"")
-        self._paths.pop(node, None)
-
-    def forget(self, node: int, lookups: int) -> bool:
-        """The kernel drops `lookups` references; True when it knows the node no more."""
-        with self._lock:
-            return self._forget(node, lookups)
-
-    def _forget(self, node: int, lookups: int) -> bool:
-        found = self._find(node)
-        if found is None:
-            return True
-        entries, place = found
-        at = place * entries.entry_bytes
-        (count,) = _COUNT.unpack_from(entries.memory, at + _COUNT_AT)
-        if count > lookups:
-            _COUNT.pack_into(entries.memory, at + _COUNT_AT, count - lookups)
-            return False
-        self._paths.pop(node, None)
-        self._remove(node, entries, place)
-        return True
+            found = self._find(node)
+            if found is not None and found[0].read(found[1]) == (parent, name):
+                entries, place = found
+                entries.write(place, node, PARENT_UNKNOWN, entries.count(place), b"")
+            self._paths.pop(node, None)
 
     def entry(self, node: int) -> tuple[int, bytes] | None:
         """(parent, name) of a node, as last seen."""
         found = self._find(node)
-        if found is None:
-            return None
-        entries, place = found
-        at = place * entries.entry_bytes
-        _, parent, _, length = _HEAD.unpack_from(entries.memory, at)
-        return parent, entries.memory[at + _HEAD.size : at + _HEAD.size + length]
+        return found[0].read(found[1]) if found else None
 
     def directory_path(self, node: int) -> bytes:
         """Path of a directory relative to the root, without slashes around; empty if unknown."""
@@ -229,12 +286,3 @@ class NodeTable:
             node = entry[0]
             parts.append(entry[1])
         return b"/".join(reversed(parts))
-
-
-def _lengths_of(path: Path) -> mmap.mmap:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.ftruncate(descriptor, 4096)
-        return mmap.mmap(descriptor, 4096)
-    finally:
-        os.close(descriptor)

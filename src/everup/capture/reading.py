@@ -9,7 +9,7 @@ import os
 
 from everup.capture import protocol
 from everup.capture.descriptors import Hot
-from everup.capture.lower import LowerTree, private_xattr, target
+from everup.capture.lower import private_xattr, target
 from everup.capture.nodes import pack_handle
 from everup.capture.protocol import IN_HEADER_BYTES, ROOT_NODE
 from everup.capture.replies import NEGATIVE_ENTRY, attributes_reply, entry_reply
@@ -48,11 +48,11 @@ def init(request: Request) -> bytes:
 
 
 def learn(request: Request, directory: Hot, name: bytes) -> tuple[int, os.stat_result]:
-    """Node and attributes of a name; the kernel's lookup count grows by the answer."""
+    """Node and attributes of a name; the kernel's lookup count grows with the answer."""
     handle = request.calls.of(directory.descriptor, name)
     status = os.stat(name, dir_fd=directory.descriptor, follow_symlinks=False)
     node = pack_handle(handle)
-    request.tree.nodes.add(node, directory.node, name, 1)
+    request.learned.append((node, directory.node, name))
     return node, status
 
 
@@ -69,19 +69,19 @@ def lookup(request: Request) -> bytes:
 
 def forget(request: Request) -> None:
     (count,) = protocol.FORGET_IN.unpack_from(request.body, IN_HEADER_BYTES)
-    _forget(request.tree, request.node, count)
+    _forget(request, [(request.node, count)])
 
 
 def batch_forget(request: Request) -> None:
     (count,) = protocol.BATCH_FORGET_IN.unpack_from(request.body, IN_HEADER_BYTES)
     offset = IN_HEADER_BYTES + protocol.BATCH_FORGET_IN.size
-    for i in range(count):
-        node, lookups = protocol.FORGET_ONE.unpack_from(request.body, offset + i * 16)
-        _forget(request.tree, node, lookups)
+    end = offset + count * protocol.FORGET_ONE.size
+    _forget(request, list(protocol.FORGET_ONE.iter_unpack(request.body[offset:end])))
 
 
-def _forget(tree: LowerTree, node: int, lookups: int) -> None:
-    if tree.nodes.forget(node, lookups):
+def _forget(request: Request, dropped: list[tuple[int, int]]) -> None:
+    tree = request.tree
+    for node in tree.nodes.forget(request.slot.number, request.unique, dropped):
         tree.descriptors.drop(node)
         if node in tree.orphans:
             tree.remove_orphan(node)

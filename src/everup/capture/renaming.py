@@ -36,6 +36,15 @@ class _Named(NamedTuple):
     links: int
 
 
+class _Other(NamedTuple):
+    """What the new name held before, if anything."""
+
+    node: int = 0
+    object_id: bytes = NO_OBJECT
+    directory: bool = False
+    orphaned: bool = False
+
+
 class _Move(NamedTuple):
     """From where to where."""
 
@@ -70,17 +79,19 @@ def _rename(request: Request, new_node: int, flags: int, fixed_bytes: int) -> by
     move = _Move(above, old_name, below, new_name, flags)
     if request.intent and _already_done(request.intent, old, new, flags):
         assert new is not None
-        moved, replaced_id, orphaned = new, request.intent.second_id, False
-        with tree.hold(request.node, new_node, moved.node):
-            _record(request, move, moved, None, replaced_id, orphaned)
+        other = _other_of(request.intent, old, tree)
+        with tree.hold(request.node, new_node, new.node, other.node):
+            _record(request, move, new, other)
     else:
         if old is None or (new is None and flags & RENAME_EXCHANGE):
             raise FileNotFoundError(errno.ENOENT, "no such name")
         replaced_id = new.object_id if new else NO_OBJECT
         with tree.hold(request.node, new_node, old.node, new.node if new else old.node):
-            request.slot.intend(request.unique, order.journal.sequence, old.object_id, replaced_id)
+            loser = new.node if new else 0
+            request.slot.intend(request.unique, loser, old.object_id, replaced_id)
             orphaned = _apply(request, move, new)
-            _record(request, move, old, new, replaced_id, orphaned)
+            directory = new is not None and stat.S_ISDIR(new.mode)
+            _record(request, move, old, _Other(loser, replaced_id, directory, orphaned))
     order.confirm()
     return b""
 
@@ -92,6 +103,13 @@ def _already_done(intent: Intent, old: _Named | None, new: _Named | None, flags:
     if flags & RENAME_EXCHANGE:
         return old is not None and old.object_id == intent.second_id
     return old is None
+
+
+def _other_of(intent: Intent, old: _Named | None, tree: LowerTree) -> _Other:
+    """The object that the killed worker's rename exchanged or replaced."""
+    if old is not None:
+        return _Other(old.node, intent.second_id, stat.S_ISDIR(old.mode))
+    return _Other(intent.loser, intent.second_id, orphaned=intent.loser in tree.orphans)
 
 
 def _apply(request: Request, move: _Move, new: _Named | None) -> bool:
@@ -127,25 +145,23 @@ def _link_aside(tree: LowerTree, move: _Move, aside: bytes) -> None:
         pass
 
 
-def _record(
-    request: Request, move: _Move, moved: _Named, other: _Named | None, replaced_id: bytes,
-    orphaned: bool,
-) -> None:  # fmt: skip
+def _record(request: Request, move: _Move, moved: _Named, other: _Other) -> None:
     tree, order = request.tree, request.order
     above_id, below_id = tree.identity(move.above), tree.identity(move.below)
     with order.lock:
         order.touch(tree, move.above)
         order.touch(tree, move.below)
         value = Rename(
-            above_id, below_id, replaced_id, move.flags, move.old_name, tree.hint(move.above),
+            above_id, below_id, other.object_id, move.flags, move.old_name, tree.hint(move.above),
             move.new_name, tree.hint(move.below),
         )  # fmt: skip
-        order.record(tree, Operation.RENAME, moved.object_id, encode_rename(value), b"", request)
-        if other is not None and move.flags & RENAME_EXCHANGE:
-            tree.moved(other.node, move.above.node, move.old_name, stat.S_ISDIR(other.mode))
-        elif other is not None:
-            tree.lost_name(other.node, move.below.node, move.new_name, orphaned)
+        # Before the record: a request whose record is there is only answered again.
+        if move.flags & RENAME_EXCHANGE:
+            tree.moved(other.node, move.above.node, move.old_name, other.directory)
+        elif other.node:
+            tree.lost_name(other.node, move.below.node, move.new_name, other.orphaned)
         tree.moved(moved.node, move.below.node, move.new_name, stat.S_ISDIR(moved.mode))
+        order.record(tree, Operation.RENAME, moved.object_id, encode_rename(value), b"", request)
 
 
 def _look(request: Request, directory: Hot, name: bytes) -> _Named | None:

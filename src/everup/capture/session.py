@@ -41,9 +41,8 @@ class Request:
     """What a thread works on: buffers made once, header fields set for every request."""
 
     __slots__ = (
-        "body", "buffer", "calls", "directory_buffer", "gid", "intent", "length", "node", "opcode",
-        "order",
-        "place", "session", "slot", "thread", "tree", "uid", "unique",
+        "body", "buffer", "calls", "directory_buffer", "gid", "intent", "learned", "length", "node",
+        "opcode", "order", "place", "session", "slot", "thread", "tree", "uid", "unique",
     )  # fmt: skip
 
     def __init__(self, session: "Session", slot: Slot) -> None:
@@ -58,6 +57,8 @@ class Request:
         self.directory_buffer = ctypes.create_string_buffer(DIRECTORY_BUFFER_BYTES)
         # Set only while a killed worker's request is being finished.
         self.intent: Intent | None = None
+        # (node, parent, name) of what the answer tells the kernel of.
+        self.learned: list[tuple[int, int, bytes]] = []
         self.length = self.opcode = self.unique = self.node = self.uid = self.gid = 0
         self.thread = 0
 
@@ -152,6 +153,8 @@ class Session:
                 return
             answer = handler(request)
             if answer is not None:
+                if request.learned:
+                    self.count(request)
                 self.answer(request.unique, answer)
         except OSError as error:
             self._fail(request, error.errno or errno.EIO)
@@ -193,7 +196,13 @@ class Session:
         if resend:
             self._write(_OUT.pack(_OUT_BYTES, protocol.NOTIFY_RESEND, 0))
 
+    def count(self, request: Request) -> None:
+        """Just before an answer that the kernel will count: one lookup of each node in it."""
+        self.tree.nodes.learn(request.slot.number, request.unique, request.learned)
+        request.learned.clear()
+
     def _fail(self, request: Request, number: int) -> None:
+        request.learned.clear()
         request.slot.fail(request.unique, number)
         self.answer_error(request.unique, number)
 

@@ -70,8 +70,10 @@ def _answer_again(session: Session, request: Request, written: int) -> None:
         answer = _answer_of(session, request, written)
         if answer is not None:
             session.order.confirm()
+            session.count(request)
             session.answer(request.unique, answer)
     except OSError as error:
+        request.learned.clear()
         session.answer_error(request.unique, error.errno or 5)
 
 

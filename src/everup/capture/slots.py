@@ -33,20 +33,23 @@ _FAILED = Struct("<IxxxxQ")
 _FAILED_AT = 64
 _JOURNALED = Struct("<IxxxxQ")
 _JOURNALED_AT = 96
-_PARKED = Struct("<QQQIHH")
+_UNIQUE = Struct("<Q")
+_PARKED = Struct("<QQIHxx")
+_PARKED_BYTES = 32
 _HEAD = Struct("<8sQQQ")
 _HEAD_MAGIC = b"EVSLOT01"
 _PARKED_AT = 4096
-_SLOTS_AT = _PARKED_AT + PARKED_MAX * _PARKED.size
+_SLOTS_AT = _PARKED_AT + PARKED_MAX * _PARKED_BYTES
 _NO_LENGTH = bytes(4)
 
 assert _SLOTS_AT % 4096 == 0 and SLOT_BYTES % 4096 == 0
 
 
 class Intent(NamedTuple):
-    """What a worker was about to change: from which sequence on to look for its record."""
+    """What a worker was about to change, as far as the next one cannot see it afterwards."""
 
-    begin_sequence: int
+    loser: int
+    """Node that loses a name by the change; 0 if none does."""
     first_id: bytes
     second_id: bytes
 
@@ -54,11 +57,12 @@ class Intent(NamedTuple):
 class Slot:
     """Place of one request. Used by one thread."""
 
-    __slots__ = ("_memory", "_start", "request")
+    __slots__ = ("_memory", "number", "request")
 
-    def __init__(self, memory: memoryview, start: int) -> None:
+    def __init__(self, memory: memoryview, number: int) -> None:
+        start = _SLOTS_AT + number * SLOT_BYTES
+        self.number = number
         self._memory = memory[start : start + CONTROL_BYTES]
-        self._start = start
         self.request = memory[start + CONTROL_BYTES : start + SLOT_BYTES]
 
     @property
@@ -69,13 +73,13 @@ class Slot:
         """The request is answered (or needs no answer)."""
         self.request[0:4] = _NO_LENGTH
 
-    def intend(self, unique: int, begin_sequence: int, first: bytes, second: bytes) -> None:
+    def intend(self, unique: int, loser: int, first: bytes, second: bytes) -> None:
         """From here on the lower tree may carry the change of this request."""
-        _INTENT.pack_into(self._memory, 0, begin_sequence, first, second, unique)
+        _INTENT.pack_into(self._memory, 0, loser, first, second, unique)
 
     def intent(self, unique: int) -> Intent | None:
-        begin, first, second, owner = _INTENT.unpack_from(self._memory)
-        return Intent(begin, first, second) if owner == unique else None
+        loser, first, second, owner = _INTENT.unpack_from(self._memory)
+        return Intent(loser, first, second) if owner == unique else None
 
     def fail(self, unique: int, number: int) -> None:
         """The request ends with this error; nothing of it is in the journal."""
@@ -124,7 +128,7 @@ class Slots:
             os.close(descriptor)
         self._memory = memoryview(self._map)
         self._lock = threading.Lock()
-        self.slots = [Slot(self._memory, _SLOTS_AT + i * SLOT_BYTES) for i in range(count)]
+        self.slots = [Slot(self._memory, number) for number in range(count)]
         magic, self._features, _, _ = _HEAD.unpack_from(self._memory)
         if magic != _HEAD_MAGIC:
             self.set_features(0)
@@ -140,10 +144,9 @@ class Slots:
         _HEAD.pack_into(self._memory, 0, _HEAD_MAGIC, features, 0, 0)
 
     def _read(self, place: int) -> Parked:
-        unique, node, sequence, written, state, _ = _PARKED.unpack_from(
-            self._memory, _PARKED_AT + place * _PARKED.size
-        )
-        return Parked(place, unique, node, sequence, written, state)
+        at = _PARKED_AT + place * _PARKED_BYTES
+        (unique,) = _UNIQUE.unpack_from(self._memory, at)
+        return Parked(place, unique, *_PARKED.unpack_from(self._memory, at + _UNIQUE.size))
 
     def park(self, unique: int, node: int, sequence: int, written: int, state: int) -> Parked:
         """Keep a request without its slot. OSError (EAGAIN) when too many wait already."""
@@ -156,8 +159,10 @@ class Slots:
         return parked
 
     def _write(self, parked: Parked) -> None:
-        at = _PARKED_AT + parked.place * _PARKED.size
-        _PARKED.pack_into(self._memory, at + 0, *parked[1:], 0)
+        at = _PARKED_AT + parked.place * _PARKED_BYTES
+        _PARKED.pack_into(self._memory, at + _UNIQUE.size, *parked[2:])
+        # Last: a place counts from here on.
+        _UNIQUE.pack_into(self._memory, at, parked.unique)
 
     def change(self, parked: Parked, **values: int) -> Parked:
         parked = parked._replace(**values)
@@ -165,7 +170,7 @@ class Slots:
         return parked
 
     def unpark(self, parked: Parked) -> None:
-        at = _PARKED_AT + parked.place * _PARKED.size
+        at = _PARKED_AT + parked.place * _PARKED_BYTES
         self._memory[at : at + 8] = bytes(8)
         with self._lock:
             self._free.append(parked.place)
