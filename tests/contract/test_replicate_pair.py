@@ -129,6 +129,21 @@ def fill(root: Path, seed: int, count: int = 60) -> None:
             path.chmod(chooser.choice([0o600, 0o644, 0o4755]))
 
 
+def test_an_idle_source_learns_what_its_peer_has_applied(pair: Pair) -> None:
+    """Nothing is written after the copy or after a reconnection: a switchover asks for it."""
+    (pair.alpha.lower() / "file").write_bytes(b"content")
+    pair.start()
+    pair.wait_in_sync()
+    end = pair.guard.end_batch().to_json()
+    wait_for(lambda: pair.peer()["applied"] == end, 10, "applied after the copy")
+    pair.beta.kill()
+    pair.beta.start()
+    pair.beta.call("target")
+    wait_for(lambda: pair.beta.call("status")["applied"] == end, 10, "beta knows its position")
+    wait_for(lambda: pair.peer()["connected"] and pair.peer()["in_sync"], 10, "in sync again")
+    wait_for(lambda: pair.peer()["applied"] == end, 10, "applied after the reconnection")
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_sync_of_a_busy_tree_onto_another_one(pair: Pair, seed: int) -> None:
     """The target has other data under the same names; the source is written all the time."""

@@ -291,7 +291,11 @@ class Stream:
         now = time.monotonic()
         durable = target.log.durable
         applied = target.applier.applied if target.applier else None
-        if durable is not None and self._acknowledged not in (None, (durable, applied)):
+        # Also before the first batch of a connection: the source may have nothing to send, and
+        # has to know where this side stands before it hands the active role over.
+        known = self._acknowledged is not None or applied is not None
+        ready = known and self._session.state is State.STREAMING
+        if durable is not None and ready and self._acknowledged != (durable, applied):
             self._acknowledged = (durable, applied)
             connection.send(self._session.acknowledge(durable, applied))
             self._said_at = now
