@@ -103,6 +103,11 @@ class Group(Turns):
         server.units = "inactive" if server.held else "active"
         server.outcomes = {}
 
+    def _cmd_pair(self) -> None:
+        """Two servers without an arbiter."""
+        self.witness_up = False
+        self.settings = replace(self.settings, witness="")
+
     def _cmd_cut(self, one: str, two: str) -> None:
         self.cut.add(frozenset((one, two)))
 

@@ -63,15 +63,15 @@ STORIES = {
 
 
 @cache
-def _first_protected() -> Group:
+def _first_protected(*, pair: bool) -> Group:
     group = Group()
-    for line in ("run 500", "protect primary", "run 6000"):
+    for line in (*["pair"] * pair, "run 500", "protect primary", "run 6000"):
         group.command(line)
     return group
 
 
-def _protected() -> Group:
-    return copy.deepcopy(_first_protected())
+def _protected(*, pair: bool = False) -> Group:
+    return copy.deepcopy(_first_protected(pair=pair))
 
 
 def _settle(group: Group) -> None:
@@ -93,7 +93,8 @@ def _settle(group: Group) -> None:
 
 def _is_well(group: Group) -> bool:
     roles = sorted(server.state.role for server in group.servers.values())
-    everybody = len(group.record.may_take_over) == 2 and len(group.record.voters) == 3
+    voters = 3 if group.settings.witness else 1
+    everybody = len(group.record.may_take_over) == 2 and len(group.record.voters) == voters
     return roles == [Role.ACTIVE, Role.PASSIVE] and everybody
 
 
@@ -105,14 +106,26 @@ def test_a_change_may_stop_after_any_step(story: str, victim: str, fault: str) -
 
     The model checks `single-active` and `durable` at every step; here the group must get well.
     """
-    whole = _protected()
+    _stop_after_every_step(story, victim, fault, pair=False)
+
+
+@pytest.mark.parametrize("fault", ["kill-agent", "power-cut"])
+@pytest.mark.parametrize("story", ["switchover", "switchback"])
+@pytest.mark.parametrize("victim", SERVERS)
+def test_a_change_of_a_pair_may_stop_after_any_step(story: str, victim: str, fault: str) -> None:
+    """Without an arbiter, when both servers are back, the group gets well by itself too."""
+    _stop_after_every_step(story, victim, fault, pair=True)
+
+
+def _stop_after_every_step(story: str, victim: str, fault: str, *, pair: bool) -> None:
+    whole = _protected(pair=pair)
     before = whole.servers[victim].busy_turns
     for line in STORIES[story]:
         whole.command(line)
     steps = whole.servers[victim].busy_turns - before
     assert steps > 0 or story in ("failover", "degrade and return")
     for step in range(1, steps + 1):
-        group = _protected()
+        group = _protected(pair=pair)
         group.stop_after = (victim, group.servers[victim].busy_turns + step, fault)
         for line in STORIES[story]:
             group.command(line)

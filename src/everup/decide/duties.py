@@ -64,9 +64,22 @@ def _propose(s: State, o: Observation) -> tuple[a.Action, ...]:
     return (proposal,) if proposal is not None else ()
 
 
+def _when_promoting(s: State, o: Observation) -> a.Propose | None:
+    return upkeep.removal_when_promoting(s, o) or upkeep.pair_ended(o)
+
+
 def _propose_removal(s: State, o: Observation) -> tuple[a.Action, ...]:
-    proposal = upkeep.removal_when_promoting(s, o)
+    proposal = _when_promoting(s, o)
     return (proposal,) if proposal is not None else ()
+
+
+def _propose_partner(s: State, o: Observation) -> tuple[a.Action, ...]:
+    proposal = upkeep.vote_for_partner(s, o)
+    return (proposal,) if proposal is not None else ()
+
+
+def _partner_votes(s: State, o: Observation) -> bool:
+    return upkeep.vote_for_partner(s, o) is None
 
 
 def _start(s: State, o: Observation) -> tuple[a.Action, ...]:
@@ -95,7 +108,7 @@ def _has_proposal(s: State, o: Observation) -> bool:
 
 
 def _has_removal(s: State, o: Observation) -> bool:
-    return upkeep.removal_when_promoting(s, o) is not None
+    return _when_promoting(s, o) is not None
 
 
 def _in_turn(s: State, o: Observation) -> bool:
@@ -205,7 +218,7 @@ _PROMOTE = (
         "go-on-without",
         (Role.PROMOTING,),
         c.all_of(c.lease_held, _has_removal),
-        "Servers that are not heard are taken off the may-take-over list.",
+        "The record is brought to what this server can go on with alone.",
         deeds=_propose_removal,
     ),
     Row(
@@ -293,9 +306,16 @@ _HAND_OVER = (
         deeds=_simply(a.CloseGate(SWITCH_GRACE_MS)),
     ),
     Row(
+        "switch-vote",
+        (Role.SWITCHING,),
+        c.all_of(c.lease_held, c.out_of_service, c.partner_at_end, c.negated(_partner_votes)),
+        "{partner} becomes a voter, so that it can take the lease.",
+        deeds=_propose_partner,
+    ),
+    Row(
         "switch-release",
         (Role.SWITCHING,),
-        c.all_of(c.lease_held, c.out_of_service, c.partner_at_end),
+        c.all_of(c.lease_held, c.out_of_service, c.partner_at_end, _partner_votes),
         "{partner} holds everything; the lease is released for it.",
         deeds=_simply(a.Release()),
     ),

@@ -142,7 +142,20 @@ def _fewer_voters(s: State, o: Observation) -> Propose | None:
     strange = [v for v in voters if v not in full]
     if voters != (o.server,) and (absent or strange):
         return Propose(voters=(o.server,))
-    return None
+    return pair_ended(o)
+
+
+def vote_for_partner(s: State, o: Observation) -> Propose | None:
+    """Who is to take the lease has to be a voter; with an arbiter it is one already."""
+    voters = c.record(o).voters
+    return Propose(voters=(*voters, s.partner)) if s.partner not in voters else None
+
+
+def pair_ended(o: Observation) -> Propose | None:
+    """Two voters are for the moment of handing over only: each would end the other's lease."""
+    found = c.record(o).voters
+    passing = len(found) == 2 and o.server in found
+    return Propose(voters=(o.server,)) if passing else None
 
 
 def _more_voters(s: State, o: Observation) -> Propose | None:
