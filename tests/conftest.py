@@ -12,9 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
+
+# For the mutants: the same examples every time, and no time spent on making them smaller.
+settings.register_profile(
+    "quick", derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
+)
 
 HERE = Path(__file__).parent
-ORDER = ("unit", "tidy", "scenarios", "contract", "sim", "fuse", "browser", "lab")
+ORDER = ("unit", "tidy", "scenarios", "contract", "sim", "fuse", "mutants", "browser", "lab")
 STRICT = os.environ.get("CI") == "true" or os.geteuid() == 0
 _skipped: dict[str, str] = {}
 

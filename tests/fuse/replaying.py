@@ -2,7 +2,7 @@
 
 What enters: the segments of a journal (format: docs/formats/journal.md). What leaves: the tree that
 they describe, in an empty directory. Called by the tests of capture, which compare it with the
-lower tree.
+lower tree: at the end, or again and again while the journal grows (`Tail`).
 """
 
 import os
@@ -31,29 +31,55 @@ class Entry(NamedTuple):
     object_id: bytes
     arguments: bytes
     payload: bytes
+    boot_ns: int = 0
 
 
-def entries(journal: Path) -> Iterator[Entry]:
-    """All whole records of a journal; check sums and sequences are asserted."""
-    expected = None
-    for path in sorted(journal.glob("*.segment")):
-        data = path.read_bytes()
-        offset = SEGMENT_HEADER_BYTES
+class Tail:
+    """Follows a journal; check sums and sequences are asserted."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._path: Path | None = None
+        self._offset = 0
+        self.expected: int | None = None
+
+    def new(self) -> Iterator[Entry]:
+        """The whole records that came since the last call."""
+        for path in sorted(self._journal.glob("*.segment")):
+            if self._path is None or path.name > self._path.name:
+                self._path, self._offset = path, SEGMENT_HEADER_BYTES
+            if path == self._path:
+                yield from self._of(path)
+
+    def _of(self, path: Path) -> Iterator[Entry]:
+        with path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        offset = 0
         while offset + HEADER.size <= len(data):
             fields = HEADER.unpack_from(data, offset)
             length, check, operation, tree = fields[1], fields[2], fields[3], fields[5]
             sequence, object_id, arguments_length = fields[7], fields[11], fields[12]
+            if offset + length > len(data):
+                break
             assert fields[0] == b"EVR1"
             assert crc32c(data[offset + 12 : offset + length]) == check
-            assert expected is None or sequence == expected, (sequence, expected)
-            expected = sequence + 1
+            assert self.expected in (None, sequence), (sequence, self.expected)
+            self.expected = sequence + 1
             body = offset + HEADER.size
+            offset += length
+            self._offset += length
             yield Entry(
                 operation, tree, sequence, object_id,
                 data[body : body + arguments_length],
-                data[body + arguments_length : offset + length],
+                data[body + arguments_length : offset],
+                fields[10],
             )  # fmt: skip
-            offset += length
+
+
+def entries(journal: Path) -> Iterator[Entry]:
+    """All whole records of a journal."""
+    return Tail(journal).new()
 
 
 def _strings(data: bytes) -> list[bytes]:
@@ -219,9 +245,13 @@ class Replayer:
         name, _ = _strings(e.arguments)
         os.removexattr(self.path(e.object_id), name, follow_symlinks=False)
 
-    def finish(self) -> None:
+    def forget(self) -> None:
+        """No record that follows is about a file that exists now."""
         for path in self.store.iterdir():
             path.unlink()
+
+    def finish(self) -> None:
+        self.forget()
         self.store.rmdir()
 
 
@@ -242,8 +272,11 @@ def replay(journal: Path, target: Path, tree: int, root_id: bytes) -> Replayer:
     return replayer
 
 
-def describe(root: Path, times: bool = True) -> dict[bytes, Any]:
-    """Everything that must be equal, by relative path; hard links by the group they are in."""
+def describe(root: Path, times: bool = True, stored: int = 0) -> dict[bytes, Any]:
+    """Everything that must be equal, by relative path; hard links by the group they are in.
+
+    `stored`: links that a replayer keeps beside the tree.
+    """
     found: dict[bytes, Any] = {}
     groups: dict[int, bytes] = {}
     stack = [b"."]
@@ -268,7 +301,7 @@ def describe(root: Path, times: bool = True) -> dict[bytes, Any]:
             if not key.startswith("trusted.everup.")
         }
         group = groups.setdefault(status.st_ino, name)
-        links = status.st_nlink if not stat.S_ISDIR(status.st_mode) else 0
+        links = 0 if stat.S_ISDIR(status.st_mode) else status.st_nlink - stored
         found[name] = (
             oct(status.st_mode), status.st_uid, status.st_gid, status.st_rdev, links, group,
             status.st_mtime_ns if times else 0, content, attributes,

@@ -1,0 +1,112 @@
+"""The lower file system's own disk: what a sync has promised survives a power cut, and a write that
+the disk took only a part of is recorded as what it was."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+from cutting import SmallDisk
+from guarding import GuardProcess
+
+pytestmark = pytest.mark.fuse
+MEBIBYTES = 24
+
+
+class OnDisk:
+    """A guard whose protected directory lies on a small disk of its own."""
+
+    def __init__(self, base: Path) -> None:
+        self.guard = GuardProcess(base)
+        self.disk = SmallDisk(base / "image", self.guard.tree, MEBIBYTES)
+        self.mounted = True
+        self.below = base / "below"
+
+    def start(self) -> None:
+        self.guard.start()
+        self.guard.arm()
+        self.guard.open()
+
+    def cut_power(self) -> Path:
+        """Where the directory can be read as the disk has it."""
+        self.below.mkdir()
+        subprocess.run(
+            ["mount", "--bind", str(self.guard.lower()), str(self.below)], check=True, timeout=10
+        )
+        self.disk.path = self.below
+        self.disk.cut_power()
+        self.guard.stop()
+        # The directory was mounted twice: the disk itself, and the bind just made.
+        subprocess.run(["umount", str(self.guard.tree)], check=False, timeout=10)
+        self.disk.unmount()
+        self.disk.mount()
+        return self.below
+
+    def stop(self) -> None:
+        self.guard.stop()
+        for path in (self.below, self.guard.tree):
+            while path.is_mount():
+                subprocess.run(["umount", "--lazy", str(path)], check=True, timeout=10)
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Iterator[OnDisk]:
+    with ExitStack() as stack:
+        made = OnDisk(tmp_path)
+        stack.callback(made.stop)
+        made.start()
+        yield made
+
+
+def write_through(path: Path, data: bytes, sync: str) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    os.pwrite(descriptor, data, 0)
+    if sync == "fsync":
+        os.fsync(descriptor)
+    elif sync == "fdatasync":
+        os.fdatasync(descriptor)
+    os.close(descriptor)
+
+
+def fill(path: Path) -> None:
+    """Take all blocks that the disk still has."""
+    free = os.statvfs(path.parent)
+    at = free.f_bavail * free.f_frsize - (200 << 10)
+    with path.open("wb", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, at)
+        with suppress(OSError):
+            while True:
+                at += os.pwrite(file.fileno(), bytes(4096), at)
+
+
+def test_what_was_synced_survives_a_power_cut(on_disk: OnDisk) -> None:
+    tree = on_disk.guard.tree
+    for name in ("fsync", "fdatasync", "nothing"):
+        (tree / name).write_bytes(bytes(5000))
+    # Once for all files: what was there before the guard counted changes.
+    write_through(tree / "nothing", bytes(5000), "fsync")
+    for name in ("nothing", "fsync", "fdatasync"):
+        write_through(tree / name, name.encode() * 1000, name)
+    below = on_disk.cut_power()
+    for name in ("fsync", "fdatasync"):
+        assert (below / name).read_bytes()[:5000] == (name.encode() * 1000)[:5000]
+    # Control: this disk does lose what was not synced.
+    assert (below / "nothing").read_bytes()[:5000] == bytes(5000)
+
+
+def test_a_short_write_is_recorded_as_what_was_written(on_disk: OnDisk) -> None:
+    tree = on_disk.guard.tree
+    descriptor = os.open(tree / "file", os.O_RDWR | os.O_CREAT)
+    os.pwrite(descriptor, b"a" * 300_000, 0)
+    os.fsync(descriptor)
+    fill(tree / "ballast")
+    # The first part has its blocks already; there are none for the rest.
+    wanted = os.urandom(1 << 20)
+    written = os.pwrite(descriptor, wanted, 0)
+    os.close(descriptor)
+    assert 0 < written < len(wanted), "the disk took only a part"
+    assert (tree / "file").read_bytes() == wanted[:written] + b"a" * (300_000 - written)
+    (tree / "ballast").unlink()
+    on_disk.guard.compare()
