@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 # What a protected server needs, what the lab runs, what the tests read.
 packages=(
   python3-venv nftables iproute2 e2fsprogs xfsprogs systemd systemd-container dbus libpam-systemd
-  postgresql postgresql-contrib sqlite3 git attr acl chromium curl arping
+  postgresql postgresql-contrib mariadb-server sqlite3 git attr acl chromium curl arping
 )
 
 missing=()
