@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 # What a protected server needs, what the lab runs, what the tests read.
 packages=(
   python3-venv nftables iproute2 e2fsprogs xfsprogs systemd systemd-container dbus libpam-systemd
-  postgresql postgresql-contrib mariadb-server sqlite3 git attr acl chromium curl arping
+  postgresql postgresql-contrib mariadb-server etcd-server etcd-client sqlite3 git attr acl chromium curl arping
 )
 
 missing=()
@@ -26,6 +26,10 @@ if [ ${#missing[@]} -gt 0 ]; then
       printf '#!/bin/sh\nexit 101\n' >"$policy"
       chmod 755 "$policy"
       trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    # Nor at the next boot; only the lab's servers run etcd, under a unit of the lab.
+    if [[ " ${missing[*]} " == *" etcd-server "* && ! -e /etc/systemd/system/etcd.service ]]; then
+      ln -sfn /dev/null /etc/systemd/system/etcd.service
     fi
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

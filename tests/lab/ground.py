@@ -24,6 +24,7 @@ from everup.lab.commands import LabError
 from everup.lab.compare import Comparison, compare_trees
 from everup.lab.database import ACCOUNTS_PER_SCALE, PROTECTED
 from everup.lab.demo.measure import Answer, read_acknowledged, read_answers
+from everup.lab.guests import churn as churn_program
 from everup.lab.server import Outcome, Server
 from everup.lab.stage import ECHO_UNIT, Stage
 from everup.lab.wheels import find_wheels
@@ -37,7 +38,7 @@ WORKERS = 4
 VOTERS = {"primary", "secondary", "witness"}
 WHOLE_S = 90
 USED_TOKEN = "used-token"
-CHURN = Path(__file__).with_name("churn.py")
+CHURN = Path(churn_program.__file__)
 EVERUP = "/opt/everup/bin/everup"
 
 Json = dict[str, Any]

@@ -4,10 +4,10 @@ What enters: the words of a person or a script. What leaves: calls to `everup.la
 codes. `cli.main` adds `app` under the name `lab`.
 """
 
-import json
 import random
 import re
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from everup.cli.client import wants_json
+from everup.cli.options import JsonFlag
 from everup.errors import BadInput
 from everup.lab import Lab
 from everup.lab.base import known_labs
 from everup.lab.lab import DEFAULT_SERVERS, ServerStatus
+from everup.lab.progress import Progress
 
 app = typer.Typer(no_args_is_help=True, help="A whole group of servers on this one machine.")
 
@@ -43,27 +45,32 @@ def up(
 ) -> None:
     """Build a lab, install Everup on its servers and make them a group."""
     lab = Lab(name)
+    progress = Progress(Console(highlight=False))
     if bare:
         chosen = tuple(servers or DEFAULT_SERVERS)
-        lab.up(chosen, file_system=file_system)
+        lab.up(chosen, file_system=file_system, say=progress.say)
         typer.echo(f"The lab {name} is up: {', '.join(chosen)}.")
     else:
         from everup.lab.stage import WHOLE_GROUP
 
         chosen = tuple(servers or WHOLE_GROUP)
-        _up_with_group(lab, chosen, file_system)
+        _up_with_group(lab, chosen, file_system, progress)
     typer.echo(f"A shell in it: everup lab exec --name {name} {chosen[0]} -- bash")
     typer.echo(f"Its end:       everup lab down --name {name}")
 
 
-def _up_with_group(lab: Lab, servers: tuple[str, ...], file_system: str) -> None:
+def _up_with_group(
+    lab: Lab, servers: tuple[str, ...], file_system: str, progress: Progress
+) -> None:
     from everup.lab.pages import Pages
     from everup.lab.stage import Stage
     from everup.lab.wheels import find_wheels
 
     stage = Stage(lab)
-    stage.build(find_wheels(Path.cwd()), file_system, servers)
+    stage.build(find_wheels(Path.cwd()), file_system, servers, say=progress.say)
+    progress.say("init, join, witness: the servers become a group")
     said = stage.form()
+    progress.say("everything to the disks")
     stage.settle()
     pages = Pages(lab)
     pages.open()
@@ -85,7 +92,7 @@ def status(context: typer.Context, name: Name = "lab") -> None:
     lines = lab.status()
     if wants_json(context):
         told = {"name": name, "running": lab.running, "servers": [asdict(line) for line in lines]}
-        typer.echo(json.dumps(told))
+        typer.echo(dumps(told))
         return
     if not lab.running:
         others = ", ".join(known_labs()) or "none"
@@ -188,6 +195,32 @@ def demo(
     chosen = random.randrange(1_000_000) if seed is None else seed
     wishes = Wishes(name, rounds, chosen, keep, file_system, Path.cwd())
     raise typer.Exit(0 if run_demo(wishes) else 1)
+
+
+@app.command()
+def endure(
+    context: typer.Context,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="How many faults.")] = 10,
+    seed: Annotated[
+        int | None, typer.Option(help="Repeat the faults and moments of an earlier run.")
+    ] = None,
+    first: Annotated[int, typer.Option(min=1, help="Begin with this round of the seed.")] = 1,
+    report: Annotated[Path, typer.Option(help="Where the report is written.")] = Path(
+        "endure.json"
+    ),
+    json: JsonFlag = False,
+    name: Name = "endure",
+) -> None:
+    """Random real faults under load, an audit after each; exit code 1 with findings."""
+    del json
+    from everup.lab.endure.run import Wishes, run_endure
+
+    chosen = random.randrange(1_000_000) if seed is None else seed
+    quiet = wants_json(context)
+    done = run_endure(Wishes(name, rounds, chosen, first, report, Path.cwd(), quiet))
+    if quiet:
+        typer.echo(dumps(done.to_json()))
+    raise typer.Exit(0 if done.ok else 1)
 
 
 def parse_rate(text: str) -> int:

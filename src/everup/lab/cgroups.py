@@ -7,6 +7,7 @@ it. No controller is enabled here: nothing is limited, only counted in.
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from everup.errors import DeadlinePassed
@@ -14,6 +15,8 @@ from everup.lab.commands import LabError
 
 TOP = "everup-lab"
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
+_LOOK_S = 0.005
+_STILL_LOOKS = 20
 
 
 def unified_root() -> Path:
@@ -71,9 +74,26 @@ class Group:
         return found
 
     def freeze(self, frozen: bool, *, deadline_s: float = 5.0) -> None:
-        """Stop or continue every process at once; returns when the kernel says that it is so."""
+        """Stop or continue every process at once; returns when it is so.
+
+        A process that waits for an answer of FUSE cannot be frozen by the kernel while the guard,
+        which would answer, stands still already; it does nothing either, so the wait for the
+        kernel's word ends when no process of the group has run for a while.
+        """
         (self.directory / "cgroup.freeze").write_text("1" if frozen else "0")
-        self._wait_for_event("frozen", frozen, deadline_s)
+        still = 0
+        while not self._says("frozen", frozen):
+            still = still + 1 if frozen and not self._runs() else 0
+            if still >= _STILL_LOOKS:
+                return
+            deadline_s -= _LOOK_S
+            if deadline_s < 0:
+                raise DeadlinePassed(f"The group {self.directory} is not 'frozen {int(frozen)}'.")
+            time.sleep(_LOOK_S)
+
+    def _runs(self) -> bool:
+        """Whether any thread of the group is on a processor or waits for one."""
+        return any(state == "R" for each in self.all_members() for state in _states_of(each))
 
     def kill(self, *, deadline_s: float = 20.0) -> None:
         """SIGKILL everything in here; returns when nothing is left."""
@@ -92,13 +112,24 @@ class Group:
                 entry.rmdir()
             directory.rmdir()
 
+    def _says(self, name: str, wanted: bool) -> bool:
+        return f"{name} {int(wanted)}" in (self.directory / "cgroup.events").read_text()
+
     def _wait_for_event(self, name: str, wanted: bool, deadline_s: float) -> None:
-        events = self.directory / "cgroup.events"
         end = time.monotonic() + deadline_s
-        while f"{name} {int(wanted)}" not in events.read_text():
+        while not self._says(name, wanted):
             if time.monotonic() > end:
                 raise DeadlinePassed(f"The group {self.directory} is not '{name} {int(wanted)}'.")
             time.sleep(0.002)
+
+
+def _states_of(process: int) -> list[str]:
+    """The state letter of every thread; none when the process has ended."""
+    found = []
+    for thread in Path(f"/proc/{process}/task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.append(thread.read_text().rpartition(")")[2].split()[0])
+    return found
 
 
 def _members_of(directory: Path) -> list[int]:

@@ -14,6 +14,9 @@ PROTECTED = ("/var/lib/postgresql", "/etc/postgresql")
 ACCOUNTS_PER_SCALE = 100_000
 _SLOW_S = 300.0
 
+# What it says also goes to the journal, which a power cut does not take away in a lab.
+_SETTINGS = "listen_addresses = '*'\nlog_destination = 'stderr,syslog'\n"
+
 _CREATE_LEDGER = (
     "CREATE TABLE IF NOT EXISTS ledger (worker int, number bigint, at timestamptz DEFAULT now(),"
     " filler text DEFAULT repeat('x', 100), PRIMARY KEY (worker, number))"
@@ -42,7 +45,7 @@ class Database:
         server.run(["pg_createcluster", self.version, "main"], timeout_s=_SLOW_S)
         settings = Path(f"/etc/postgresql/{self.version}/main")
         disk = server.disk.real(str(settings))
-        (disk / "conf.d/lab.conf").write_text("listen_addresses = '*'\n")
+        (disk / "conf.d/lab.conf").write_text(_SETTINGS)
         with (disk / "pg_hba.conf").open("a") as file:
             file.write(f"host all all {network}.0/24 scram-sha-256\n")
         server.run(["systemctl", "start", self.unit], timeout_s=_SLOW_S)

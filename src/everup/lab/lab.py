@@ -4,7 +4,7 @@ What enters: the lab's name and verbs. What leaves: whole servers. Called by `ev
 and the tests; several processes may work on the same lab.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from everup.errors import BadInput, Refused
 from everup.lab.base import Base
 from everup.lab.layer import LayerBuilder
 from everup.lab.layout import DATA_SERVERS, SERVERS, Link, server_plan
-from everup.lab.preflight import require
+from everup.lab.preflight import missing_for, missing_things, require
 from everup.lab.root import LAYER
 from everup.lab.server import Server
 from everup.lab.wheels import Wheels
@@ -70,30 +70,36 @@ class Lab:
         services: Mapping[str, tuple[str, ...]] | None = None,
         wheels: Wheels | None = None,
         timeout_s: float = 90.0,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Make the networks and the servers, and boot them all.
 
         `file_system`: of every disk, or by server name. `services`: units to start at boot, by
-        server. `wheels`: what is installed on every server; nothing without.
+        server. `wheels`: what is installed on every server; nothing without. `say` hears what
+        begins now.
         """
-        require()
         for name in servers:
             server_plan(name)
+        require([*missing_things(), *missing_for(servers)])
         with self.base.locked():
             if self.base.exists:
                 raise Refused(
                     f"There is a lab called {self.name} already.",
                     remedy=f"everup lab down --name {self.name}, or choose another --name.",
                 )
+            say("namespaces and bridges")
             self.base.start()
             if wheels is not None:
+                say("the layer that pip installs (from the cache when nothing has changed)")
                 self._mount_layer(LayerBuilder(self.base, wheels).image())
             self.wiring.build()
+            say(f"disks and roots of {', '.join(servers)}")
             for name in servers:
                 kind = (
                     file_system if isinstance(file_system, str) else file_system.get(name, "ext4")
                 )
                 self.server(name).create(kind, (services or {}).get(name, ()))
+            say(f"booting {len(servers)} servers")
             self._boot(list(servers), timeout_s)
 
     def _mount_layer(self, layer: Path) -> None:

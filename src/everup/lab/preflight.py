@@ -5,6 +5,7 @@ What enters: the machine. What leaves: a list of sentences; the lab is not begun
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ _DEMO_PROGRAMS = {
     "pgbench": "postgresql",
     "pg_amcheck": "postgresql-client",
 }
+_ETCD_PROGRAMS = {"/usr/bin/etcd": "etcd-server", "/usr/bin/etcdctl": "etcd-client"}
 _LEAST_FREE_BYTES = 6 << 30
 
 
@@ -117,9 +119,19 @@ def missing_for_the_demo() -> list[Missing]:
     return found
 
 
-def require(found: list[Missing] | None = None) -> None:
+def missing_for(servers: Iterable[str]) -> list[Missing]:
+    """What single servers of a lab need beside the rest."""
+    if not any(name.startswith("etcd") for name in servers):
+        return []
+    return [
+        Missing(f"Debian's {package} is missing.", f"apt-get install {package}")
+        for program, package in _ETCD_PROGRAMS.items()
+        if not Path(program).exists()
+    ]
+
+
+def require(found: list[Missing]) -> None:
     """Refuse with every missing thing at once."""
-    found = missing_things() if found is None else found
     if found:
         lines = [f"{each.sentence} Remedy: {each.remedy}" for each in found]
         raise Refused(

@@ -4,10 +4,11 @@ What enters: a lab and what shall be in it. What leaves: a running group. Called
 and the demo; tests may call single steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from everup.lab.database import Database
+from everup.lab.etcd import Cluster
 from everup.lab.group import Group, Json
 from everup.lab.lab import Lab
 from everup.lab.layout import DATA_SERVERS, ECHO_PORT, MAIL_PORT, PUBLIC_ADDRESS, WEBHOOK_PORT
@@ -49,15 +50,24 @@ class Stage:
         wheels: Wheels,
         file_system: str | Mapping[str, str] = "ext4",
         servers: tuple[str, ...] = WHOLE_GROUP,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Servers, each with Everup installed and nothing else started."""
+        """Servers, each with Everup installed and nothing else started.
+
+        `say` hears what begins now.
+        """
         database = {name: ("postgresql.service",) for name in servers if name in DATA_SERVERS}
-        self.lab.up(servers, file_system=file_system, services=database, wheels=wheels)
+        self.lab.up(servers, file_system=file_system, services=database, wheels=wheels, say=say)
+        say("everup install on every member")
         self.group.install()
         for name in self.lab.data_servers:
             self._echo(self.lab.server(name))
         if "services" in servers:
             self._services(self.lab.server("services"))
+        cluster = Cluster(self.lab)
+        if cluster.wanted:
+            say("an etcd cluster of three members")
+            cluster.build()
 
     def settle(self) -> None:
         """What was set up so far is on the disks, as on servers that were set up days ago."""
@@ -66,7 +76,7 @@ class Stage:
 
     def _echo(self, server: Server) -> None:
         words = f"-m everup.lab.guests.echo {PUBLIC_ADDRESS} {ECHO_PORT}"
-        _write_unit(server, ECHO_UNIT, "UDP echo on the public address", words, "/opt/everup")
+        write_unit(server, ECHO_UNIT, "UDP echo on the public address", words, "/opt/everup")
         server.run(["systemctl", "enable", ECHO_UNIT])
 
     def _services(self, server: Server) -> None:
@@ -74,7 +84,7 @@ class Stage:
             ("lab-mail", f"-m everup.lab.guests.mail {MAIL_DIRECTORY} {MAIL_PORT}"),
             ("lab-webhook", f"-m everup.lab.guests.webhook {WEBHOOK_DIRECTORY} {WEBHOOK_PORT}"),
         ):
-            _write_unit(server, unit, f"The lab's {unit.removeprefix('lab-')}", words)
+            write_unit(server, unit, f"The lab's {unit.removeprefix('lab-')}", words)
             server.run(["systemctl", "enable", "--now", unit])
 
     def form(self) -> Json:
@@ -90,14 +100,14 @@ class Stage:
         """Ask the echo on the public address every 20 ms from now on."""
         words = f"-m everup.lab.guests.prober {PUBLIC_ADDRESS} {ECHO_PORT} {PROBE_FILE}"
         client = self.lab.server("client")
-        _write_unit(client, "lab-prober", "Asks the public address every 20 ms", words)
+        write_unit(client, "lab-prober", "Asks the public address every 20 ms", words)
         client.run(["systemctl", "enable", "--now", "lab-prober"])
 
     def start_load(self, workers: int, accounts: int) -> None:
         """Transactions against the public address, each acknowledged one written down."""
         words = f"-m everup.lab.guests.load {PUBLIC_ADDRESS} {workers} {LOAD_DIRECTORY} {accounts}"
         client = self.lab.server("client")
-        _write_unit(client, "lab-load", "Transactions", words)
+        write_unit(client, "lab-load", "Transactions", words)
         client.run(["systemctl", "restart", "lab-load"])
 
     def stop_load(self) -> None:
@@ -124,9 +134,10 @@ class Stage:
         return self.lab.server("services").disk.real(WEBHOOK_DIRECTORY)
 
 
-def _write_unit(
+def write_unit(
     server: Server, name: str, description: str, words: str, venv: str = "/opt/everup-lab"
 ) -> None:
+    """A service that runs `python WORDS` with the interpreter of a venv, and again when it ends."""
     text = _UNIT.format(description=description, command=f"{venv}/bin/python {words}")
     server.run(["tee", f"/etc/systemd/system/{name}.service"], stdin=text)
     server.run(["systemctl", "daemon-reload"])

@@ -1,9 +1,12 @@
-"""The client's transactions, and its own synced log of every one that the server acknowledged.
+"""The client's transactions, and what the client knows about each of them.
 
-What enters: the server's address, a number of workers, a directory. What leaves: one file per
-worker with a line per acknowledged transaction: its number and the monotonic moment of the
-acknowledgement. A line is on disk before the next transaction begins. A transaction without an
-answer is not in the log and its number is never used again: whether it happened is open.
+What enters: the server's address, a number of workers, a directory. What leaves, per worker:
+`worker-N.log`, a line per acknowledged transaction (its number and the monotonic moment), on disk
+before the next transaction begins; and `history-N.log`, a line for every step (`EVENT NUMBER
+MOMENT`). Events: `begin`; `commit` (COMMIT was sent: from here on the outcome is open); `done`
+(acknowledged); `failed` (broken before COMMIT was sent: it can never happen); `undone` (rolled back
+by ourselves, every so often); and, after a broken connection, what became of an open one: `present`
+or `absent`. A number is never used again.
 """
 
 import asyncio
@@ -19,17 +22,27 @@ import psycopg
 TRANSACTION_TIMEOUT_S = 1.0
 CONNECT_TIMEOUT_S = 0.4
 RETRY_S = 0.2
+_UNDO_EVERY = 50
+_UPDATE = "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = %s"
+_INSERT = "INSERT INTO ledger (worker, number) VALUES (%s, %s)"
+# Waits for a transaction that is still under way with the same key, so the answer is final.
+_SETTLE = f"{_INSERT} ON CONFLICT DO NOTHING"
 
 
 class Worker:
     """One connection's worth of work."""
 
-    def __init__(self, conninfo: str, worker: int, path: Path, accounts: int) -> None:
+    def __init__(self, conninfo: str, worker: int, directory: Path, accounts: int) -> None:
         self._conninfo = conninfo
         self._worker = worker
         self._accounts = accounts
-        self._number = _last_number(path)
-        self._log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        path = directory / f"worker-{worker}.log"
+        history = directory / f"history-{worker}.log"
+        self._number = _last_number(path, history)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._log = os.open(path, flags, 0o600)
+        self._history = os.open(history, flags, 0o600)
+        self._open: list[int] = []
         # Any account will do; the seed makes two runs alike.
         self._choose = random.Random(worker)
 
@@ -43,38 +56,76 @@ class Worker:
                 await asyncio.sleep(RETRY_S)
                 continue
             try:
+                await self._settle(connection)
                 while True:
                     await self._transaction(connection)
             except (psycopg.Error, TimeoutError, OSError):
                 _drop(connection)
                 await asyncio.sleep(RETRY_S)
 
+    async def _settle(self, connection: psycopg.AsyncConnection) -> None:
+        """Ask what became of transactions whose COMMIT was never answered."""
+        while self._open:
+            number = self._open[0]
+            with _HangUp(connection):
+                asked = await connection.execute(_SETTLE, (self._worker, number))
+                await connection.rollback()
+            self._note("absent" if asked.rowcount else "present", number)
+            self._open.pop(0)
+
     async def _transaction(self, connection: psycopg.AsyncConnection) -> None:
         self._number += 1
-        # Not asyncio.timeout: psycopg answers a cancellation by asking the server to cancel, and
-        # waits for it; a server without power does not answer.
-        late = asyncio.get_running_loop().call_later(TRANSACTION_TIMEOUT_S, _hang_up, connection)
-        try:
-            await connection.execute(
-                "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = %s",
-                (self._choose.randint(1, self._accounts),),
-            )
-            await connection.execute(
-                "INSERT INTO ledger (worker, number) VALUES (%s, %s)", (self._worker, self._number)
-            )
+        number = self._number
+        self._note("begin", number)
+        with _HangUp(connection):
+            try:
+                await connection.execute(_UPDATE, (self._choose.randint(1, self._accounts),))
+                await connection.execute(_INSERT, (self._worker, number))
+            except (psycopg.Error, TimeoutError, OSError):
+                self._note("failed", number)
+                raise
+            if number % _UNDO_EVERY == 0:
+                self._note("undone", number)
+                return await connection.rollback()
+            self._note("commit", number)
+            self._open.append(number)
             await connection.commit()
-        finally:
-            late.cancel()
-        os.write(self._log, f"{self._number} {time.monotonic():.6f}\n".encode())
+        os.write(self._log, f"{number} {time.monotonic():.6f}\n".encode())
         os.fdatasync(self._log)
+        self._note("done", number)
+        self._open.remove(number)
+
+    def _note(self, event: str, number: int) -> None:
+        os.write(self._history, f"{event} {number} {time.monotonic():.6f}\n".encode())
 
 
-def _last_number(path: Path) -> int:
+class _HangUp:
+    """Ends a connection's work when it takes too long.
+
+    Not asyncio.timeout: psycopg answers a cancellation by asking the server to cancel, and waits
+    for it; a server without power does not answer.
+    """
+
+    def __init__(self, connection: psycopg.AsyncConnection) -> None:
+        loop = asyncio.get_running_loop()
+        self._late = loop.call_later(TRANSACTION_TIMEOUT_S, _hang_up, connection)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._late.cancel()
+
+
+def _last_number(*logs: Path) -> int:
     """Far above everything that an earlier run may have used."""
-    if not path.exists():
-        return 0
-    lines = path.read_text().split("\n")
-    return int(lines[-2].split()[0]) + 1_000_000 if len(lines) > 1 else 0
+    words = [word for log in logs if log.exists() for word in _last_line(log)]
+    return max((int(word) for word in words if word.isdigit()), default=-1_000_000) + 1_000_000
+
+
+def _last_line(log: Path) -> list[str]:
+    lines = log.read_text().split("\n")
+    return lines[-2].split() if len(lines) > 1 else []
 
 
 def _hang_up(connection: psycopg.AsyncConnection) -> None:
@@ -96,10 +147,7 @@ def _drop(connection: psycopg.AsyncConnection) -> None:
 
 async def _run_all(conninfo: str, workers: int, directory: Path, accounts: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    tasks = [
-        Worker(conninfo, number, directory / f"worker-{number}.log", accounts).run()
-        for number in range(workers)
-    ]
+    tasks = [Worker(conninfo, number, directory, accounts).run() for number in range(workers)]
     await asyncio.gather(*tasks)
 
 

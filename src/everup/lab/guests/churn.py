@@ -1,15 +1,20 @@
 """A busy file tree: every kind of change, at random, without end. Runs inside a lab server.
 
-What enters: a directory, a seed. What leaves: a tree that is never at rest. Ends with an errno on
-its output when the directory refuses (the server is not active any more). Standard library only.
+What enters: a directory, a seed, and perhaps a number of changes per second. What leaves: a tree
+that is never at rest. Without a rate it works as fast as it can and ends with an errno on its
+output when the directory refuses (the server is not active any more); with a rate it waits then,
+and begins again when the server is active. Standard library only.
 """
 
 import os
 import random
 import sys
+import time
 from pathlib import Path
 
 ENTRIES_MAX = 400
+_ACTIVE = Path("/run/everup/active")
+_REFUSED_WAIT_S = 0.3
 
 
 class Churn:
@@ -149,21 +154,34 @@ class Churn:
             os.close(descriptor)
 
 
-def main(root: Path, seed: int) -> None:
-    """Until the directory refuses."""
-    root.mkdir(exist_ok=True)
-    churn = Churn(root, seed)
+def work(churn: Churn, rate: float) -> None:
+    """Change after change, until the directory refuses (OSError)."""
     steps = 0
     while True:
-        try:
-            churn.step()
-        except OSError as error:
-            print("refused", error.errno, steps, flush=True)
-            return
+        churn.step()
         steps += 1
         if steps % 100 == 0:
             print(steps, flush=True)
+        if rate:
+            time.sleep(1 / rate)
+
+
+def main(root: Path, seed: int, rate: float = 0.0) -> None:
+    """Until the directory refuses, or for ever when a rate is given."""
+    churn = Churn(root, seed)
+    while True:
+        if rate and not _ACTIVE.exists():
+            time.sleep(_REFUSED_WAIT_S)
+            continue
+        try:
+            root.mkdir(exist_ok=True)
+            work(churn, rate)
+        except OSError as error:
+            print("refused", error.errno, flush=True)
+        if not rate:
+            return
+        time.sleep(_REFUSED_WAIT_S)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *(float(word) for word in sys.argv[3:]))

@@ -1,0 +1,132 @@
+"""Lines at warning or error level that servers may say under these faults, each with its reason.
+
+What enters: lines of the servers' journals and the marks of the round. What leaves: those that
+nobody expected. Anything new is a finding until somebody has understood it and given it a reason
+here.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from everup.lab.endure.logs import Line
+
+
+@dataclass(frozen=True)
+class Expected:
+    """`marks`: beginnings of the marks of rounds (see `Plan.marks`) in which it may be said; empty:
+    in any."""
+
+    source: str
+    pattern: re.Pattern[str]
+    reason: str
+    marks: tuple[str, ...] = ()
+
+    def covers(self, line: Line, marks: tuple[str, ...]) -> bool:
+        fits = not self.marks or any(mark.startswith(self.marks) for mark in marks)
+        return fits and line.source.startswith(self.source) and bool(self.pattern.search(line.text))
+
+
+def _say(source: str, pattern: str, reason: str, *marks: str) -> Expected:
+    return Expected(source, re.compile(pattern), reason, marks)
+
+
+# Rounds in which the guard's connections end, or its gate closes under a running database.
+_FILES_GO = (
+    *("kill-active:guard-holder", "kill-active:everything"),
+    *("freeze", "isolate-active"),
+)
+# Rounds in which a server stands still, restarts, or cannot reach the voters.
+_ENDS_A_LEASE = (
+    *("power-cut", "both-off", "all-off", "reboot", "stale-first", "freeze", "kill", "isolate"),
+    *("cut", "flap", "slow", "switchover"),
+)
+_POWER = ("power-cut", "both-off", "all-off", "reboot", "stale-first", "switchover-in-resync")
+
+EXPECTED: tuple[Expected, ...] = (
+    # --- what is said in every round, without being a complaint
+    _say(
+        "everup-",
+        r"^(peer-(silent|back)|lease-(won|free|lost)|record-changed|proposed|stood|newer-epoch)"
+        r" \{",
+        "the keeper's own events; the agent hears them and judges",
+    ),
+    _say("everup-", r"^keeper of \w+ runs as ", "a keeper says its incarnation when it starts"),
+    _say(
+        "everup-replicator",
+        r"^everup-replicator: (resync-started|resync-finished|divergence): ",
+        "the replicator tells what it does; a divergence is what a power cut leaves behind",
+    ),
+    _say("everup-guard", r"^everup-guard: gate closed at ", "the guard tells what it did"),
+    # --- the group tells people what the fault did to it
+    _say(
+        "everup-agent",
+        r"event_log: (list-shrunk|stand-failover|granted-failover|active-after-failover|"
+        r"active-again|booted-in-office|lease-lost|gate-lost|promotion-lost|withdrawn): ",
+        "the loss of a server is an event that people hear of",
+        *_ENDS_A_LEASE,
+        "full-disk",
+    ),
+    _say(
+        "everup-agent",
+        r"event_log: (switch-abandoned|take-back|stand-given-back|switch-back): ",
+        "a switchover that a fault hit is taken back",
+        "power-cut-in-switchover",
+        "switchover-in-resync",
+    ),
+    # --- power
+    _say(
+        "everup-guard",
+        r"^everup-guard: the journal could not be written: Input/output error",
+        "the disk lost power a moment before the processes did",
+        *_POWER,
+    ),
+    # --- killed processes
+    _say(
+        "everup-guard",
+        r"^everup-guard: worker ended \(-9\), starting it again",
+        "the holder replaces a killed worker",
+        "kill",
+    ),
+    _say(
+        "systemd",
+        r"(code=killed, status=9/KILL|Failed with result 'signal'|status=9/KILL)",
+        "systemd says that a process was killed, and starts another",
+        "kill",
+    ),
+    # --- PostgreSQL
+    _say(
+        "postgres",
+        r"FATAL:  the database system is (starting up|shutting down|not yet accepting connections|"
+        r"in recovery mode)",
+        "clients ask again and again while the database starts or stops",
+    ),
+    _say(
+        "postgres",
+        r"FATAL:  terminating connection due to administrator command",
+        "the database is stopped in order when the server goes out of service",
+    ),
+    _say(
+        "postgres",
+        r"(PANIC|ERROR|FATAL|WARNING):  .*(Input/output error|Software caused connection abort|"
+        r"Transport endpoint is not connected|Read-only file system)",
+        "a database that runs while its files go away says so and stops",
+        *_FILES_GO,
+    ),
+    _say(
+        "postgres",
+        r"(WARNING|FATAL):  terminating connection because of (crash|unexpected)",
+        "and so do the other processes of that database",
+        *_FILES_GO,
+    ),
+    _say(
+        "postgres",
+        r"FATAL:  connection to client lost|could not (send|receive) data",
+        "a client hangs up after a second without an answer",
+    ),
+)
+
+
+def unexpected(lines: Iterable[Line], marks: tuple[str, ...]) -> list[Line]:
+    """Lines that no entry of the list covers in a round with these marks."""
+    return [line for line in lines if not any(each.covers(line, marks) for each in EXPECTED)]

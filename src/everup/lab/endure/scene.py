@@ -1,0 +1,164 @@
+"""Who is what in the lab right now, and what happens to servers in the words of roles.
+
+What enters: a stage with a protected group. What leaves: names, states, and the small verbs that
+the faults are made of. One object per endurance run; `cast` is drawn anew for every round.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from everup.errors import DeadlinePassed, EverupError
+from everup.lab.commands import LabError
+from everup.lab.endure.plan import ROLES
+from everup.lab.group import Json
+from everup.lab.layout import server_plan
+from everup.lab.server import Server
+from everup.lab.stage import Stage
+from everup.wire.local import call
+
+POLL_S = 0.05
+_ASK_MS = 2000
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The servers by role at the beginning of a round."""
+
+    active: str
+    passive: str
+    witness: str = "witness"
+
+    def name(self, role: str) -> str:
+        """The server that has the role `active`, `passive` or `witness`."""
+        return str(getattr(self, role))
+
+    def link(self, link: str) -> str:
+        """`ROLE:NETWORK` as the lab's `SERVER:NETWORK`."""
+        role, colon, network = link.rpartition(":")
+        return f"{self.name(role)}:{network}" if colon else link
+
+
+class Scene:
+    """See the module."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.lab = stage.lab
+        self.group = stage.group
+
+    def cast(self) -> Cast:
+        active = self.group.active()
+        return Cast(active, next(name for name in self.lab.data_servers if name != active))
+
+    def server(self, name: str) -> Server:
+        return self.lab.server(name)
+
+    def run(self, name: str, *words: str, check: bool = True) -> str:
+        """What a program on a server says."""
+        return self.server(name).run(list(words), check=check).output
+
+    def ask(self, name: str, process: str) -> Json:
+        """`status` on the control socket of one of the server's processes."""
+        leader = self.server(name).leader
+        socket = Path(f"/proc/{leader}/root/run/everup/{process}.sock")
+        return call(socket, "status", deadline_ms=_ASK_MS)
+
+    def roles(self) -> dict[str, str]:
+        """Every data server's own word about its role; silent ones are missing."""
+        found = {}
+        for name in self.lab.data_servers:
+            status = quietly(partial(self.group.status, name))
+            own = [each for each in (status or {}).get("servers", ()) if each["name"] == name]
+            if own:
+                found[name] = str(own[0]["role"])
+        return found
+
+    # --- what is done to servers ----------------------------------------------------------------
+
+    def power_cut(self, *names: str) -> None:
+        """All of them at the same moment, as when a room loses power."""
+        servers = [self.server(name) for name in names if self.server(name).powered]
+        with ThreadPoolExecutor(len(ROLES)) as pool:
+            for cut in [pool.submit(server.power_cut) for server in servers]:
+                cut.result()
+
+    def power_on(self, name: str) -> None:
+        """Give power; the boot goes on beside us."""
+        if not self.server(name).powered:
+            self.lab.power_on(name, wait=False)
+
+    def cables(self, name: str) -> list[str]:
+        return [f"{name}:{network}" for network in server_plan(name).hosts]
+
+    def switchover(self) -> str:
+        """`everup switchover` on whoever is active; nothing, or why it was refused or failed."""
+        try:
+            self.group.everup(self.group.active(), "switchover", timeout_s=90)
+        except (EverupError, LabError) as problem:
+            return problem.sentence
+        return ""
+
+    def begin_switchover(self) -> threading.Thread:
+        """The same beside us; its outcome is of no interest, since a fault will hit it."""
+        thread = threading.Thread(target=self.switchover, daemon=True)
+        thread.start()
+        return thread
+
+    # --- back to normal -------------------------------------------------------------------------
+
+    def repair(self) -> None:
+        """What people do: thaw, plug in, switch on. Everything else is the group's own task."""
+        for line in self.lab.status():
+            if line.frozen:
+                self.lab.thaw(line.name)
+            for network, word in line.cables.items():
+                if word != "whole":
+                    self.lab.heal(f"{line.name}:{network}")
+            if not line.power:
+                self.lab.power_on(line.name, wait=False)
+
+    def whole(self) -> Json | None:
+        """The active server's status when the pair is in sync and could fail over by itself."""
+        status = quietly(lambda: self.group.status(self.group.active()))
+        if status is None:
+            return None
+        arbiter = status["arbiter"]
+        complete = set(self.group.members) == set(arbiter["voters"])
+        good = status["state"] == "synchronized" and complete and arbiter["automatic_failover"]
+        return status if good else None
+
+    def wait_whole(self, deadline_s: float) -> Json:
+        """Raises DeadlinePassed with the group's own sentence."""
+        end = time.monotonic() + deadline_s
+        while True:
+            status = self.whole()
+            if status is not None:
+                return status
+            if time.monotonic() > end:
+                told = quietly(lambda: self.group.status(self.group.active())) or {}
+                words = told.get("sentence") or f"no active server; roles: {self.roles()}"
+                raise DeadlinePassed(f"The group was not whole after {deadline_s:.0f} s: {words}")
+            time.sleep(POLL_S)
+
+
+def quietly(ask: Callable[[], Any]) -> Any:
+    """The answer, or None while there is nobody who could give one."""
+    try:
+        return ask()
+    except (EverupError, LabError, OSError, StopIteration, KeyError):
+        return None
+
+
+def wait_until(what: str, condition: Callable[[], object], deadline_s: float) -> None:
+    """Poll. Raises DeadlinePassed naming `what`."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > end:
+            raise DeadlinePassed(f"{what}: not within {deadline_s:.0f} s.")
+        time.sleep(POLL_S)

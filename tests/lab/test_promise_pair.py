@@ -1,0 +1,85 @@
+"""Two servers without an arbiter: roles are swapped on request, and nobody takes over alone."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from tests.lab.ground import EVERUP, PROJECT, Json, wait
+
+from everup.errors import EXIT_REFUSED, EverupError
+from everup.lab import Lab
+from everup.lab.group import Group
+from everup.lab.stage import Stage
+from everup.lab.wheels import find_wheels
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
+
+SERVERS = ("primary", "secondary")
+PATH = "/srv/data"
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Group]:
+    """A protected, synchronized pair; nothing writes."""
+    lab = Lab(f"pair{os.getpid()}")
+    lab.down()
+    try:
+        stage = Stage(lab)
+        stage.build(find_wheels(PROJECT), servers=SERVERS)
+        stage.form()
+        lab.server("primary").run(["mkdir", "-p", PATH])
+        stage.group.everup("primary", "protect", PATH, "--mode", "durable", timeout_s=120)
+        stage.group.wait("primary", "synchronized", 60)
+        yield stage.group
+    finally:
+        lab.down()
+
+
+def whole(group: Group, server: str) -> Json:
+    """Wait until `server` is active and the other one holds everything."""
+    told: Json = {}
+
+    def ready() -> bool:
+        try:
+            told.update(group.status(server))
+        except EverupError:
+            return False
+        return told["arbiter"]["holder"] == server and told["state"] == "synchronized"
+
+    wait(ready, 60, f"synchronized pair with {server} active", lambda: str(told))
+    return told
+
+
+def test_an_idle_pair_swaps_roles_there_and_back(pair: Group) -> None:
+    for number, (active, passive) in enumerate((SERVERS, SERVERS[::-1])):
+        whole(pair, active)
+        job = pair.everup(active, "switchover")["job"]
+        assert (job["state"], job["result"]["to"]) == ("done", passive)
+        told = whole(pair, passive)
+        assert told["arbiter"]["voters"] == [passive], "the other one may fail at any time"
+        assert not told["arbiter"]["automatic_failover"]
+        assert "arbiter" in told["arbiter"]["risk"]
+        pair.lab.server(passive).run(["touch", f"{PATH}/{number}"])
+    found = pair.lab.server("primary").run(["ls", PATH]).output.split()
+    assert found == ["0", "1"]
+
+
+def test_a_passive_server_alone_waits_for_a_person(pair: Group) -> None:
+    whole(pair, "primary")
+    server = pair.lab.server("secondary")
+    pair.lab.server("primary").power_cut()
+    wait(
+        lambda: any(w["id"] == "server-unreachable" for w in pair.status("secondary")["warnings"]),
+        20,
+        "word of the silence",
+    )
+    told = pair.status("secondary")
+    assert (told["state"], told["arbiter"]["holder"]) == ("no-active", None)
+    assert "not heard: primary" in told["sentence"]
+    done = server.run([EVERUP, "--json", "failover"], check=False)
+    assert done.exit_code == EXIT_REFUSED, done.output
+    assert "--force" in done.output and "primary" in done.output
+    pair.everup("secondary", "failover", "--force", timeout_s=60)
+    wait(lambda: pair.status("secondary")["arbiter"]["holder"] == "secondary", 20, "a new active")
+    pair.lab.power_on("primary")
+    assert whole(pair, "secondary")["arbiter"]["voters"] == ["secondary"]
