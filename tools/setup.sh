@@ -33,6 +33,9 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    if [[ " ${missing[*]} " == *" mariadb-server "* ]]; then
+      systemctl --quiet disable mariadb
+    fi
   fi
 fi
 
