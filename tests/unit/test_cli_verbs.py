@@ -177,6 +177,17 @@ async def test_cli_events_newest_and_after(served: Served) -> None:
     after = await served.run("events", "--after", "2", "--json")
     assert [e["id"] for e in after.json["events"]] == [3, 4, 5, 6]
     assert "! event 4" in (await served.run("events")).out
+    assert (await served.run("events", "--here", "--last", "1", "--json")).json == {
+        "events": newest.json["events"][1:]
+    }
+
+
+async def test_cli_events_name_the_server_that_does_not_answer(served: Served) -> None:
+    served.agent.reachable["secondary"] = False
+    people = await served.run("events")
+    assert people.code == 0
+    assert "secondary does not answer" in people.err
+    assert (await served.run("--json", "events")).json["unreachable"] == ["secondary"]
 
 
 async def test_cli_tokens(served: Served) -> None:

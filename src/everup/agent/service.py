@@ -12,6 +12,7 @@ from typing import Any
 
 from everup.agent.alerting import Alerting
 from everup.agent.feeds import Feeds
+from everup.agent.group_events import GroupEvents
 from everup.agent.group_view import see_group
 from everup.agent.jobs import Job
 from everup.agent.membership.membership import Membership
@@ -20,6 +21,7 @@ from everup.agent.protecting import Protecting, Wish
 from everup.agent.status_view import status_json
 from everup.agent.switching import Switching
 from everup.config.schema import Mode
+from everup.decide.conditions import silent
 from everup.errors import BadInput, NotConnected, Refused
 from everup.model.role import Role
 from everup.places import Places
@@ -41,6 +43,13 @@ class Everup:
         self._protecting = Protecting(self._parts)
         self._alerting = Alerting(self._parts)
         self._feeds = Feeds(self._parts)
+        self._group_events = GroupEvents(
+            self._parts.events,
+            membership.name,
+            membership.peers,
+            lambda: [member.name for member in membership.settings.current.servers],
+            self._heard,
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     # --- life
@@ -99,6 +108,9 @@ class Everup:
     async def events(self, after: int, limit: int) -> list[Json]:
         return [event.to_json() for event in self._parts.events.after(after, limit)]
 
+    async def group_events(self, cursors: dict[str, int], limit: int) -> Json:
+        return await self._group_events.after(cursors, limit)
+
     async def job(self, job_id: str) -> Json:
         return self._parts.jobs.get(job_id).to_json()
 
@@ -139,6 +151,13 @@ class Everup:
         return self._start("failover", lambda job: self._switching.take_over(job, force))
 
     # --- inside
+
+    def _heard(self, server: str) -> bool:
+        """Whether a peer is worth asking; without a keeper nobody knows, so it is asked."""
+        observation = self._parts.loop.observation
+        if observation is None or observation.keeper is None:
+            return True
+        return not silent(observation, server)
 
     def _active_elsewhere(self) -> str | None:
         active = self.active_server()

@@ -94,6 +94,15 @@ class MemoryAgent:
         found = [event for event in self._events if event["id"] > after]
         return found[:limit] if after else found[-limit:]
 
+    async def group_events(self, cursors: dict[str, int], limit: int) -> Json:
+        unreachable = [name for name in self.names if not self.reachable[name]]
+        after = max(cursors.values(), default=0)
+        return {
+            "events": await self.events(after, limit),
+            "cursors": {self.names[0]: len(self._events)},
+            "unreachable": unreachable,
+        }
+
     async def job(self, job_id: str) -> Json:
         try:
             return dict(self._jobs[job_id])

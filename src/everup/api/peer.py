@@ -22,6 +22,7 @@ from everup.api.facade import Json
 
 Forward = Callable[[str, str, Json | None], Awaitable[Json]]
 Status = Callable[[], Awaitable[Json]]
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class MemberRoutes:
@@ -63,8 +64,9 @@ class MemberRoutes:
 class ServerRoutes:
     """What only servers that hold data answer."""
 
-    def __init__(self, doorkeeper: Doorkeeper, forward: Forward) -> None:
+    def __init__(self, doorkeeper: Doorkeeper, events: Handler, forward: Forward) -> None:
         self._doorkeeper = doorkeeper
+        self._events = events
         self._forward = forward
 
     def add_to(self, app: web.Application) -> None:
@@ -74,6 +76,7 @@ class ServerRoutes:
         app.router.add_post("/join/check", self.check_server)
         app.router.add_post("/join-witness/check", self.check_witness)
         app.router.add_get("/peer/accounts", self.accounts)
+        app.router.add_get("/peer/events", self._events)
         app.router.add_post("/peer/forward", self.forward)
 
     async def greet(self, request: web.Request) -> web.Response:

@@ -31,6 +31,7 @@ class Routes:
         table: list[tuple[str, str, Callable[[web.Request], Awaitable[web.Response]]]] = [
             ("GET", "/v1/status", self.status),
             ("GET", "/v1/events", self.events),
+            ("GET", "/v1/group/events", self.group_events),
             ("GET", "/v1/jobs/{id}", self.job),
             ("POST", "/v1/protect", self.protect),
             ("POST", "/v1/unprotect", self.unprotect),
@@ -49,9 +50,12 @@ class Routes:
         return web.json_response(await self._agent.status())
 
     async def events(self, request: web.Request) -> web.Response:
-        after = _number(request, "after", 0)
-        limit = min(_number(request, "limit", 100), EVENTS_MAX)
-        return web.json_response({"events": await self._agent.events(after, limit)})
+        after = _number(request.query.get("after", "0"), "after")
+        return web.json_response({"events": await self._agent.events(after, _limit(request))})
+
+    async def group_events(self, request: web.Request) -> web.Response:
+        cursors = _cursors(request.query.get("after", ""))
+        return web.json_response(await self._agent.group_events(cursors, _limit(request)))
 
     async def job(self, request: web.Request) -> web.Response:
         return web.json_response({"job": await self._agent.job(request.match_info["id"])})
@@ -105,8 +109,20 @@ def _accepted(job: Json) -> web.Response:
     return web.json_response({"job": job}, status=202)
 
 
-def _number(request: web.Request, name: str, default: int) -> int:
-    text = request.query.get(name, str(default))
+def _limit(request: web.Request) -> int:
+    return min(_number(request.query.get("limit", "100"), "limit"), EVENTS_MAX)
+
+
+def _cursors(text: str) -> dict[str, int]:
+    """`primary:12,secondary:7` as {"primary": 12, "secondary": 7}."""
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, _, number = part.partition(":")
+        found[name] = _number(number, "after")
+    return found
+
+
+def _number(text: str, name: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise BadInput(f"{name} must be a whole number, not {text!r}")
     return int(text)

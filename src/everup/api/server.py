@@ -67,7 +67,8 @@ class ApiServer:
         membership = self._membership
         app = make_app(member_access(lambda: membership.settings.current), who_is_remote)
         MemberRoutes(membership.name, membership.settings, self._agent.status).add_to(app)
-        ServerRoutes(membership.doorkeeper, self._ask_own_socket).add_to(app)
+        events = Routes(self._agent, membership).events
+        ServerRoutes(membership.doorkeeper, events, self._ask_own_socket).add_to(app)
         runner = await self._run(app)
         context = listen_context(membership.places)
         await web.TCPSite(

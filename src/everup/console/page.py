@@ -89,7 +89,7 @@ class Page:
         status = snapshot.status
         self._light.classes(replace=f"light {render.tone(status, snapshot.trouble)}")
         self._headline.set_content(render.headline(status, snapshot.trouble))
-        self._events.set_content(render.events(snapshot.events, status))
+        self._events.set_content(render.events(snapshot.events, status, snapshot.missing))
         self._button.set_enabled(bool(status) and not snapshot.trouble and _target(status) != "")
         if status is not None:
             self._group.set_content(escape(str(status["group"])))

@@ -92,12 +92,17 @@ def warnings(status: Json) -> str:
     return f'<ul class="warnings">{"".join(items)}</ul>' if items else ""
 
 
-def events(found: tuple[Json, ...], status: Json | None) -> str:
-    """Newest first."""
+def events(found: tuple[Json, ...], status: Json | None, missing: tuple[str, ...] = ()) -> str:
+    """Newest first; `missing`: the servers that could not be asked."""
     names = _names(status)
+    note = ""
+    if missing:
+        verb = "does" if len(missing) == 1 else "do"
+        text = f"{' and '.join(missing)} {verb} not answer: those events are missing here."
+        note = f'<p class="empty">{escape(_sentence(text, names))}</p>'
     if not found:
-        return '<p class="empty">Nothing has happened yet.</p>'
-    return '<ol class="events">' + "".join(_event(event, names) for event in found) + "</ol>"
+        return note + '<p class="empty">Nothing has happened yet.</p>'
+    return note + f'<ol class="events">{"".join(_event(event, names) for event in found)}</ol>'
 
 
 def duration(ms: float) -> str:

@@ -7,7 +7,8 @@ What enters: the agent's status and events, twice a second while somebody looks.
 import asyncio
 import contextlib
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from everup.console.ask import AgentClient
@@ -16,6 +17,7 @@ from everup.errors import EverupError
 Json = dict[str, Any]
 
 INTERVAL_S = 0.5
+EVENTS_INTERVAL_S = 1.0
 EVENTS_SHOWN = 30
 
 
@@ -29,7 +31,9 @@ class Snapshot:
     trouble: str = ""
     """Why there is no fresh status; "" when there is."""
     events: tuple[Json, ...] = field(default=())
-    """Newest first."""
+    """Of all servers, newest first."""
+    missing: tuple[str, ...] = ()
+    """Servers whose events are not among them."""
 
 
 class Watch:
@@ -40,6 +44,9 @@ class Watch:
         self._lookers = 0
         self._task: asyncio.Task[None] | None = None
         self._events: deque[Json] = deque(maxlen=EVENTS_SHOWN)
+        self._cursors = ""
+        self._missing: tuple[str, ...] = ()
+        self._events_due = 0.0
         self.snapshot = Snapshot()
 
     def enter(self) -> None:
@@ -64,18 +71,31 @@ class Watch:
             await self._fetch_events()
         except EverupError as error:
             trouble = error.sentence
-        events = tuple(reversed(self._events))
-        if (status, trouble, events) != (old.status, old.trouble, old.events):
-            self.snapshot = Snapshot(old.number + 1, status, trouble, events)
+        # A server that was away brings what is older than what is shown already.
+        events = tuple(reversed(sorted(self._events, key=_moment)))
+        new = Snapshot(old.number, status, trouble, events, self._missing)
+        if new != old:
+            self.snapshot = replace(new, number=old.number + 1)
         return self.snapshot
 
     async def _fetch_events(self) -> None:
-        last = self._events[-1]["id"] if self._events else 0
-        path = f"/v1/events?after={last}&limit={EVENTS_SHOWN}"
-        self._events.extend((await self._agent.get(path))["events"])
+        """Every second: the agent asks the other servers for theirs."""
+        now = asyncio.get_running_loop().time()
+        if now < self._events_due:
+            return
+        self._events_due = now + EVENTS_INTERVAL_S
+        path = f"/v1/group/events?after={self._cursors}&limit={EVENTS_SHOWN}"
+        found = await self._agent.get(path)
+        self._events.extend(found["events"])
+        self._cursors = ",".join(f"{name}:{number}" for name, number in found["cursors"].items())
+        self._missing = tuple(found["unreachable"])
 
     async def _poll(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 await self.refresh()
                 await asyncio.sleep(INTERVAL_S)
+
+
+def _moment(event: Json) -> datetime:
+    return datetime.fromisoformat(str(event["at"]))

@@ -50,6 +50,11 @@ class Peers:
         """What a member says about itself: {server, version, settings_version, status}."""
         return await self.call(server, "GET", "/peer/status")
 
+    async def events(self, server: str, after: int, limit: int) -> list[Json]:
+        """A server's own events with a greater id than `after`; 0 means the newest."""
+        answer = await self.call(server, "GET", f"/peer/events?after={after}&limit={limit}")
+        return [event for event in answer.get("events", ()) if isinstance(event, dict)]
+
     async def accounts(self, server: str) -> Json:
         """Users and groups of a server with their numbers."""
         return await self.call(server, "GET", "/peer/accounts")
