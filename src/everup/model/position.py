@@ -36,10 +36,18 @@ class Position:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Position":
         """Raises ValueError or KeyError when `value` is not a position."""
+        if not isinstance(value, dict) or not isinstance(value["checksum"], str):
+            raise ValueError("this is not a position")
         checksum = bytes.fromhex(value["checksum"])
         if len(checksum) != CHECKSUM_BYTES:
             raise ValueError("a position's checksum has 16 bytes")
-        return cls(int(value["epoch"]), int(value["sequence"]), checksum)
+        return cls(_count(value["epoch"]), _count(value["sequence"]), checksum)
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError(f"{value!r} is not a count")
+    return value
 
 
 ORIGIN = Position(0, 0, bytes(CHECKSUM_BYTES))

@@ -85,4 +85,7 @@ def load_json(path: Path) -> Any | None:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
-    return json.loads(data)
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is nested too deep") from error
