@@ -6,7 +6,7 @@ ROUNDS ?= 1
 SEEDS ?= 300
 ROWS ?= *
 
-.PHONY: setup demo test check bench sim wheel clean
+.PHONY: setup demo test check bench sim soak wheel clean
 
 setup:
 	@bash tools/setup.sh
@@ -25,6 +25,9 @@ bench: setup wheel
 
 sim: setup
 	@$(PYTHON) tests/sim/run.py --seeds $(SEEDS) $(if $(SEED),--seed $(SEED))
+
+soak: setup wheel
+	@$(PYTHON) -m tests.soak.run $(PART)
 
 wheel: setup
 	@bash tools/wheel.sh

@@ -20,10 +20,11 @@ import tomli_w
 
 from everup.errors import EverupError
 from everup.lab import Lab
-from everup.lab.commands import LabError
-from everup.lab.compare import Comparison, compare_trees
+from everup.lab.compare import Comparison
 from everup.lab.database import ACCOUNTS_PER_SCALE, PROTECTED
 from everup.lab.demo.measure import Answer, read_acknowledged, read_answers
+from everup.lab.endure.audit import compare_at_rest
+from everup.lab.endure.scene import Scene
 from everup.lab.guests import churn as churn_program
 from everup.lab.server import Outcome, Server
 from everup.lab.stage import ECHO_UNIT, Stage
@@ -75,6 +76,7 @@ class Ground:
         self.stage = Stage(self.lab)
         self.group = self.stage.group
         self.database = self.stage.database
+        self.scene = Scene(self.stage)
 
     # --- building -------------------------------------------------------------------------------
 
@@ -267,35 +269,9 @@ class Ground:
 
     def compare(self, deadline_s: float = 30.0) -> Comparison:
         """Both lower trees, read from the host at one position while the database stands still."""
-        active, passive = self.active, self.passive
-        server, unit = self.server(active), f"{self.database.unit}.service"
-        self.database.ask(server, "CHECKPOINT")
-        server.run(["systemctl", "freeze", unit])
-        try:
-            self._wait_same_position(active, passive, deadline_s)
-            found = Comparison()
-            for path in PROTECTED:
-                mine, theirs = (self.server(name).disk.real(path) for name in (active, passive))
-                found += compare_trees(mine, theirs, names=(active, passive))
-        finally:
-            server.run(["systemctl", "thaw", unit])
+        found = compare_at_rest(self.scene, self.scene.cast(), deadline_s)
         assert found.entries > 500, "there is something to compare"
         return found
-
-    def _wait_same_position(self, active: str, passive: str, deadline_s: float) -> None:
-        seen: list[tuple[Any, Any]] = []
-
-        def same() -> bool:
-            try:
-                here = self.ask(active, "guard")["position"]
-                there = self.ask(passive, "replicator")["applied"]
-            except (EverupError, LabError, KeyError):
-                seen.clear()
-                return False
-            seen.append((here, there))
-            return here is not None and here == there and seen[-3:] == [(here, there)] * 3
-
-        wait(same, deadline_s, "one position", lambda: str(seen[-1:]))
 
 
 def wait(

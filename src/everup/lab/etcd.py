@@ -135,10 +135,12 @@ class Cluster:
         self._wait_healthy()
         password = secrets.token_urlsafe(24)
         self._users(password)
-        for name in self._lab.server_names:
-            if name in (*DATA_SERVERS, "witness"):
-                self._write(name, authority, authority.sign([], [name]))
-                self._put(name, "password", password.encode())
+        clients = [n for n in self._lab.server_names if n in (*DATA_SERVERS, "witness")]
+        for name in clients:
+            self._write(name, authority, authority.sign([], [name]))
+            self._put(name, "password", password.encode())
+        for name in (*MEMBERS, *clients):  # as on servers that were set up days ago
+            self._lab.server(name).disk.sync()
 
     def _write(self, name: str, authority: Authority, signed: Signed) -> None:
         for file, content in (

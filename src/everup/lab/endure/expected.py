@@ -76,10 +76,17 @@ EXPECTED: tuple[Expected, ...] = (
     ),
     # --- power
     _say(
-        "everup-guard",
-        r"^everup-guard: the journal could not be written: Input/output error",
+        "everup-",
+        r"Input/output error",
         "the disk lost power a moment before the processes did",
         *_POWER,
+    ),
+    # --- a server that is away for more than ten seconds
+    _say(
+        "everup-agent",
+        r"event_log: voters-shrunk: ",
+        "people hear that there is no automatic failover until the voter is back",
+        *_ENDS_A_LEASE,
     ),
     # --- killed processes
     _say(
@@ -92,6 +99,12 @@ EXPECTED: tuple[Expected, ...] = (
         "systemd",
         r"(code=killed, status=9/KILL|Failed with result 'signal'|status=9/KILL)",
         "systemd says that a process was killed, and starts another",
+        "kill",
+    ),
+    _say(
+        "everup-agent",
+        r"(is not observed: \w+ cannot be asked|: \w+ cannot be asked '\w+': \[Errno 111\])",
+        "the agent asks a process that is just being started again",
         "kill",
     ),
     # --- PostgreSQL

@@ -61,22 +61,22 @@ class Ground:
             seed = random.Random(f"{self._seed}/churn/{number}").randrange(1 << 30)
             words = f"-m everup.lab.guests.churn {PROTECTED[0]}/churn {seed} {_CHURN_PER_S}"
             write_unit(lab.server(name), CHURN_UNIT, "A busy file tree", words, "/opt/everup")
-            lab.server(name).run(["systemctl", "enable", CHURN_UNIT])
         self.stage.settle()
 
     @contextmanager
     def load(self) -> Iterator[None]:
         """Transactions and changes of files while the block runs; then nobody asks for anything."""
         self.stage.start_load(WORKERS, self._accounts)
-        self._churn("start")
+        self._churn("enable")
         try:
             yield
         finally:
             self.stage.stop_load()
-            self._churn("stop")
+            self._churn("disable")
 
     def _churn(self, verb: str) -> None:
+        """Also over a reboot: a server that comes back in the round goes on."""
         for name in self.stage.lab.data_servers:
             server = self.stage.lab.server(name)
             if server.powered and not server.frozen:
-                server.run(["systemctl", verb, CHURN_UNIT], check=False)
+                server.run(["systemctl", verb, "--now", CHURN_UNIT], check=False)

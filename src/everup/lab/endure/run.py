@@ -5,6 +5,7 @@ file; a directory of evidence for each round that had one. Called by `everup lab
 """
 
 import platform
+import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ def run_endure(wishes: Wishes) -> Report:
     console = Console(highlight=False, quiet=wishes.quiet)
     ground = Ground(lab, lambda: find_wheels(wishes.project), wishes.seed)
     report = Report(wishes.seed)
+    # Who ends us in order (a time limit, for one) must not find a lab left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         if not found_running:
             stack.callback(lab.down)
