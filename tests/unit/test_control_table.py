@@ -270,3 +270,24 @@ def test_the_page_about_roles_is_printed_from_the_table() -> None:
     if os.environ.get("EVERUP_REWRITE") == "1":
         path.write_text(page())
     assert path.read_text() == page()
+
+
+def test_the_lease_is_released_for_a_voter_only_and_not_during_a_change_of_the_record() -> None:
+    """Without an arbiter the partner gets its vote first; the release would undo a change."""
+    switching = replace(ACTIVE, role=Role.SWITCHING, cause=Cause.SWITCHOVER, partner="b")
+    before = m.Record(3, 1, ("a",), ("a", "b"), "durable")
+    after = replace(before, version=4, voters=("a", "b"))
+    guard = m.Guard("closed", 1, (1,), END, 9, "durable", ("b",))
+    units = (m.Unit("db", "inactive", True),)
+
+    def actions(record: m.Record, previous: m.Record | None) -> list[a.Action]:
+        first = _serving(guard=guard, units=units, flag=False)
+        assert first.keeper is not None
+        keeper = replace(first.keeper, record=record, previous=previous)
+        found = decide(switching, replace(first, keeper=keeper)).actions
+        return [action for action in found if isinstance(action, a.Propose | a.Release)]
+
+    assert actions(before, None) == [a.Propose(voters=("a", "b"))]
+    assert actions(after, before) == []
+    assert actions(after, None) == [a.Release()]
+    assert actions(RECORD, None) == [a.Release()]

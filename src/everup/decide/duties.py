@@ -78,8 +78,14 @@ def _propose_partner(s: State, o: Observation) -> tuple[a.Action, ...]:
     return (proposal,) if proposal is not None else ()
 
 
+def _partner_must_vote(s: State, o: Observation) -> bool:
+    return upkeep.vote_for_partner(s, o) is not None
+
+
 def _partner_votes(s: State, o: Observation) -> bool:
-    return upkeep.vote_for_partner(s, o) is None
+    """Agreed by the voters: a change under way would be lost with the lease."""
+    settled = o.keeper is not None and o.keeper.previous is None
+    return settled and not _partner_must_vote(s, o)
 
 
 def _start(s: State, o: Observation) -> tuple[a.Action, ...]:
@@ -308,7 +314,7 @@ _HAND_OVER = (
     Row(
         "switch-vote",
         (Role.SWITCHING,),
-        c.all_of(c.lease_held, c.out_of_service, c.partner_at_end, c.negated(_partner_votes)),
+        c.all_of(c.lease_held, c.out_of_service, c.partner_at_end, _partner_must_vote),
         "{partner} becomes a voter, so that it can take the lease.",
         deeds=_propose_partner,
     ),
