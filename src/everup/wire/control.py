@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from everup.errors import DeadlinePassed, EverupError, NotConnected, ProtocolError, error_from_json
-from everup.wire.local import LINE_BYTES_MAX
+from everup.wire.local import LINE_BYTES_MAX, parse_line
 
 Reply = dict[str, Any]
 
@@ -31,12 +31,7 @@ class _Connection:
 
     async def receive(self) -> Reply | None:
         line = await self._reader.readline()
-        if not line:
-            return None
-        value = json.loads(line)
-        if not isinstance(value, dict):
-            raise ProtocolError("a control line is not a JSON object")
-        return value
+        return parse_line(line) if line else None
 
     def close(self) -> None:
         self._writer.close()
@@ -75,7 +70,7 @@ class ControlClient:
                 answer = await connection.ask({"verb": verb, **arguments})
         except TimeoutError as error:
             raise self._late(verb, wait_ms) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ProtocolError) as error:
             raise self._gone(verb, error) from error
         finally:
             if connection is not None:
@@ -94,7 +89,7 @@ class ControlClient:
                 if "error" in line and "event" not in line:
                     raise error_from_json(line["error"])
                 yield line
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ProtocolError) as error:
             raise self._gone(verb, error) from error
         finally:
             connection.close()
@@ -116,7 +111,7 @@ class ControlClient:
             except asyncio.CancelledError:
                 self.forget()
                 raise
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, ProtocolError) as error:
                 self.forget()
                 if fresh:
                     raise self._gone(verb, error) from error

@@ -23,6 +23,17 @@ Reply = dict[str, Any]
 Handler = Callable[[str, dict[str, Any]], "Reply | Stream"]
 
 
+def parse_line(line: bytes) -> Reply:
+    """The object in a control line. Raises ProtocolError for anything else."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"a control line is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ProtocolError("a control line is not a JSON object")
+    return value
+
+
 class Stream:
     """A reply that goes on: the handler returns one, lines are sent until `lines` ends.
 
@@ -59,13 +70,7 @@ class LineChannel:
             self._buffer += part
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise ProtocolError(f"a control line is not JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise ProtocolError("a control line is not a JSON object")
-        return value
+        return parse_line(line)
 
     def close(self) -> None:
         try:

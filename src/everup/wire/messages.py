@@ -152,7 +152,7 @@ def unpack(payload: bytes, kind: type[MessageKind]) -> MessageKind:
         decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
     try:
         value = decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
         raise ProtocolError(
             f"a {kind.__name__} message is not readable: {problem}", code="message"
         ) from problem

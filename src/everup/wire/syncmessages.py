@@ -195,5 +195,5 @@ def unpack_sync(payload: bytes) -> AnySync:
     """Raises ProtocolError."""
     try:
         return _decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
         raise ProtocolError(f"a sync message is not readable: {problem}", code="message") from None
