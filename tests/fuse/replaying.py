@@ -17,7 +17,7 @@ from crc32c import crc32c
 
 HEADER = struct.Struct("<4sIIBBHQQQQQ16sII")
 SEGMENT_HEADER_BYTES = 64
-BATCH, CREATE, UNLINK, LINK, RENAME = 2, 10, 12, 13, 14
+BATCH, CREATE, ORPHAN, UNLINK, LINK, RENAME = 2, 10, 11, 12, 13, 14
 WRITE, TRUNCATE, ALLOCATE, ATTRIBUTES, SET_XATTR, REMOVE_XATTR, TIMES = 20, 21, 22, 23, 24, 25, 26
 EXCHANGE = 2
 
@@ -160,6 +160,15 @@ class Replayer:
             os.link(path, self.store / e.object_id.hex(), follow_symlinks=False)
         self.names[above, name] = e.object_id
 
+    def _orphan(self, e: Entry) -> None:
+        mode, uid, gid = struct.unpack("<III", e.arguments)
+        path = self.store / e.object_id.hex()
+        # A second time when a worker was killed while it recorded the content.
+        path.unlink(missing_ok=True)
+        path.touch()
+        os.chown(path, uid, gid)
+        path.chmod(stat.S_IMODE(mode))
+
     def _unlink(self, e: Entry) -> None:
         above = e.arguments[:16]
         name, hint = _strings(e.arguments[16:])
@@ -256,9 +265,9 @@ class Replayer:
 
 
 NAMES = {
-    CREATE: "create", UNLINK: "unlink", LINK: "link", RENAME: "rename", WRITE: "write",
-    TRUNCATE: "truncate", ALLOCATE: "allocate", ATTRIBUTES: "attributes", SET_XATTR: "set_xattr",
-    REMOVE_XATTR: "remove_xattr",
+    CREATE: "create", ORPHAN: "orphan", UNLINK: "unlink", LINK: "link", RENAME: "rename",
+    WRITE: "write", TRUNCATE: "truncate", ALLOCATE: "allocate", ATTRIBUTES: "attributes",
+    SET_XATTR: "set_xattr", REMOVE_XATTR: "remove_xattr",
 }  # fmt: skip
 
 

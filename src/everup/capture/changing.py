@@ -8,7 +8,7 @@ changes is absolute, so doing it again after a worker was killed is right.
 import errno
 import os
 import stat
-import time
+from typing import NamedTuple
 
 from everup.capture import protocol
 from everup.capture.descriptors import Hot
@@ -34,6 +34,7 @@ from everup.journal.operation import (
 from everup.journal.record import Operation
 from everup.limits import PAYLOAD_BYTES_MAX
 from everup.model.ids import NO_OBJECT
+from everup.system.attributecalls import TIME_KEPT, TIME_NOW, set_times
 from everup.system.kernelcalls import allocate
 
 _XATTR_CREATE = 1
@@ -59,45 +60,76 @@ def _write(request: Request, node: int, offset: int, data: memoryview, kill: int
         object_id = hot.object_id or tree.identity(hot)
         request.slot.intend(unique, 0, object_id, NO_OBJECT)
         drop = _drop_privileges(request, hot, kill)
-        written = os.pwrite(hot.descriptor, data, offset)
+        try:
+            written = os.pwrite(hot.descriptor, data, offset)
+        except OSError:
+            _record_dropped(request, hot, object_id, drop)
+            raise
         if hot.orphan:
             # Nobody can ever reach it by a name again, on no server.
             return written
         if written != len(data):
             data = data[:written]
         with order.lock:
-            for operation, arguments in drop:
-                order.record(tree, operation, object_id, arguments)
+            if drop is not _NOTHING:
+                _record_drop(request, hot, object_id, drop)
             order.record_write(tree, hot, object_id, offset, data, request)
     return written
 
 
-def _drop_privileges(request: Request, hot: Hot, kill: int) -> list[tuple[int, bytes]]:
-    """Clear set-id bits and capabilities where this change must; the records that say so."""
-    records: list[tuple[int, bytes]] = []
-    tree = request.tree
-    hint = hot.hint or b""
-    if kill:
+class _Dropped(NamedTuple):
+    """What a change took away besides: the mode that is left, and whether capabilities went."""
+
+    mode: int | None
+    capabilities: bool
+
+
+_NOTHING = _Dropped(None, False)
+
+
+def _drop_privileges(request: Request, hot: Hot, kill: int) -> _Dropped:
+    """Clear set-id bits and capabilities where this change must."""
+    left = None
+    if kill and not hot.directory and not hot.path_only:
         mode = os.fstat(hot.descriptor).st_mode
         kept = mode & ~stat.S_ISUID
         if mode & stat.S_IXGRP:
             kept &= ~stat.S_ISGID
         if kept != mode:
             os.fchmod(hot.descriptor, kept & 0o7777)
-            value = Attributes(MASK_MODE, kept, 0, 0, 0, hint)
-            records.append((Operation.ATTRIBUTES, encode_attributes(value)))
-    if hot.capabilities is None:
-        tree.has_capabilities(hot)
-    if hot.capabilities:
-        try:
-            os.removexattr(target(hot), CAPABILITY)
-        except OSError as error:
-            if error.errno != errno.ENODATA:
-                raise
-        hot.capabilities = False
-        value_removed = RemoveXattr(CAPABILITY.encode(), hint)
-        records.append((Operation.REMOVE_XATTR, encode_xattr(value_removed)))
-    return records
+            left = kept
+    if hot.capabilities is False or not request.tree.has_capabilities(hot):
+        return _NOTHING if left is None else _Dropped(left, False)
+    try:
+        os.removexattr(target(hot), CAPABILITY)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+    hot.capabilities = False
+    return _Dropped(left, True)
+
+
+def _record_drop(request: Request, hot: Hot, object_id: bytes, drop: _Dropped) -> None:
+    """Records of what was taken away; the journal's lock is held."""
+    tree, order = request.tree, request.order
+    if drop.mode is not None:
+        value = Attributes(MASK_MODE, drop.mode, 0, 0, 0, tree.hint(hot))
+        order.record(tree, Operation.ATTRIBUTES, object_id, encode_attributes(value))
+    if drop.capabilities:
+        removed = RemoveXattr(CAPABILITY.encode(), tree.hint(hot))
+        order.record(tree, Operation.REMOVE_XATTR, object_id, encode_xattr(removed))
+
+
+def _record_dropped(request: Request, hot: Hot, object_id: bytes, drop: _Dropped) -> None:
+    """The bits are gone although the change that took them away failed."""
+    if drop is not _NOTHING and not hot.orphan:
+        with request.order.lock:
+            _record_drop(request, hot, object_id, drop)
+
+
+def _may_not_keep(request: Request) -> int:
+    """Whether changes by this caller clear set-id bits, where the kernel does not say so itself."""
+    return request.uid and 1
 
 
 def setattr(request: Request) -> bytes:
@@ -111,18 +143,22 @@ def setattr(request: Request) -> bytes:
         object_id = tree.identity(hot)
         request.slot.intend(request.unique, 0, object_id, NO_OBJECT)
         resized = bool(valid & protocol.FATTR_SIZE)
-        drop: list[tuple[int, bytes]] = []
-        if resized or valid & (protocol.FATTR_UID | protocol.FATTR_GID):
-            drop = _drop_privileges(request, hot, valid & protocol.FATTR_KILL_SUIDGID)
-        if resized:
-            os.ftruncate(hot.descriptor, size)
-        if valid & (protocol.FATTR_UID | protocol.FATTR_GID):
-            owner = uid if valid & protocol.FATTR_UID else -1
-            group = gid if valid & protocol.FATTR_GID else -1
-            os.chown(target(hot), owner, group)
+        drop = _drop_for_attributes(request, hot, valid)
+        try:
+            if resized:
+                os.ftruncate(hot.descriptor, size)
+            if valid & (protocol.FATTR_UID | protocol.FATTR_GID):
+                owner = uid if valid & protocol.FATTR_UID else -1
+                group = gid if valid & protocol.FATTR_GID else -1
+                os.chown(target(hot), owner, group)
+        except OSError:
+            _record_dropped(request, hot, object_id, drop)
+            raise
         if valid & protocol.FATTR_MODE:
             os.chmod(target(hot), mode & 0o7777)
-        times = _set_times(hot, valid, _signed(access), access_ns, _signed(modified), modified_ns)
+        times = _set_times(
+            hot, valid, (_signed(access), access_ns), (_signed(modified), modified_ns)
+        )
         status = os.fstat(hot.descriptor)
         if not hot.orphan:
             _record_attributes(request, hot, object_id, drop, status, resized, size, times, valid)
@@ -134,40 +170,48 @@ def _signed(seconds: int) -> int:
     return seconds - (1 << 64) if seconds >> 63 else seconds
 
 
-def _set_times(
-    hot: Hot, valid: int, access: int, access_ns: int, modified: int, modified_ns: int
-) -> bool:
+def _drop_for_attributes(request: Request, hot: Hot, valid: int) -> _Dropped:
+    """Set-id bits and capabilities that a SETATTR takes away, before it is done."""
+    if not valid & protocol.FATTR_CHANGES:
+        # What the kernel sends ahead of a change that clears them, and for a chown of nothing.
+        return _drop_privileges(request, hot, _may_not_keep(request))
+    if valid & (protocol.FATTR_SIZE | protocol.FATTR_UID | protocol.FATTR_GID):
+        return _drop_privileges(request, hot, valid & protocol.FATTR_KILL_SUIDGID)
+    return _NOTHING
+
+
+def _set_times(hot: Hot, valid: int, access: tuple[int, int], modified: tuple[int, int]) -> bool:
     """Set the times asked for; True when the modification time was among them."""
     with_access = valid & (protocol.FATTR_ATIME | protocol.FATTR_ATIME_NOW)
     with_modified = valid & (protocol.FATTR_MTIME | protocol.FATTR_MTIME_NOW)
     if not with_access and not with_modified:
         return False
-    before = os.fstat(hot.descriptor)
-    now = time.time_ns()
-    new_access, new_modified = before.st_atime_ns, before.st_mtime_ns
-    if with_access:
-        given = access * 1_000_000_000 + access_ns
-        new_access = now if valid & protocol.FATTR_ATIME_NOW else given
-    if with_modified:
-        given = modified * 1_000_000_000 + modified_ns
-        new_modified = now if valid & protocol.FATTR_MTIME_NOW else given
-    os.utime(target(hot), ns=(new_access, new_modified))
+    if not with_access:
+        access = (0, TIME_KEPT)
+    elif valid & protocol.FATTR_ATIME_NOW:
+        access = (0, TIME_NOW)
+    if not with_modified:
+        modified = (0, TIME_KEPT)
+    elif valid & protocol.FATTR_MTIME_NOW:
+        modified = (0, TIME_NOW)
+    set_times(hot.descriptor, access, modified)
     return bool(with_modified)
 
 
 def _record_attributes(
-    request: Request, hot: Hot, object_id: bytes, drop: list[tuple[int, bytes]],
+    request: Request, hot: Hot, object_id: bytes, drop: _Dropped,
     status: os.stat_result, resized: bool, size: int, times: bool, valid: int,
 ) -> None:  # fmt: skip
     """Records of a SETATTR; a change of the access time alone has none."""
     tree, order = request.tree, request.order
     mask = MASK_MTIME if times else 0
-    if drop or valid & (protocol.FATTR_MODE | protocol.FATTR_UID | protocol.FATTR_GID):
+    if drop is not _NOTHING or valid & (
+        protocol.FATTR_MODE | protocol.FATTR_UID | protocol.FATTR_GID
+    ):
         mask |= _ALL_ATTRIBUTES
     with order.lock:
         hint = tree.hint(hot)
-        for operation, arguments in drop:
-            order.record(tree, operation, object_id, arguments)
+        _record_drop(request, hot, object_id, drop)
         if resized:
             arguments = encode_truncate(Truncate(size, hint))
             last = None if mask else request
@@ -189,12 +233,15 @@ def fallocate(request: Request) -> bytes:
     with tree.lock(request.node):
         object_id = tree.identity(hot)
         request.slot.intend(request.unique, 0, object_id, NO_OBJECT)
-        drop = _drop_privileges(request, hot, 0)
-        allocate(hot.descriptor, mode, offset, length)
+        drop = _drop_privileges(request, hot, _may_not_keep(request))
+        try:
+            allocate(hot.descriptor, mode, offset, length)
+        except OSError:
+            _record_dropped(request, hot, object_id, drop)
+            raise
         if not hot.orphan:
             with order.lock:
-                for operation, arguments in drop:
-                    order.record(tree, operation, object_id, arguments)
+                _record_drop(request, hot, object_id, drop)
                 value = Allocate(offset, length, mode, tree.hint(hot))
                 arguments = encode_allocate(value)
                 order.touch(tree, hot)
@@ -210,7 +257,8 @@ def copy_file_range(request: Request) -> bytes:
     )
     buffer = request.buffer[: min(length, PAYLOAD_BYTES_MAX)]
     count = os.preadv(request.tree.hot(request.node).descriptor, (buffer,), offset)
-    written = _write(request, node, to_offset, buffer[:count], 0) if count else 0
+    kill = _may_not_keep(request)
+    written = _write(request, node, to_offset, buffer[:count], kill) if count else 0
     request.order.confirm()
     if request.opcode == protocol.COPY_FILE_RANGE_64:
         return protocol.COPY_OUT_64.pack(written)

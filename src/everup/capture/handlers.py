@@ -3,11 +3,11 @@
 What leaves: the dispatch list, by opcode. Called by the worker. Left out on purpose, and answered
 ENOSYS, which the kernel remembers: OPEN and OPENDIR (opens are stateless, so nothing has to be
 rebuilt after a restart), CREATE (the kernel sends MKNOD instead, which saves the RELEASE), FLUSH,
-ACCESS (the kernel checks permissions), locks (the kernel keeps them), POLL, BMAP, STATX (GETATTR
-says it all). TMPFILE: applications fall back to a named file (documented refusal).
+ACCESS (the kernel checks permissions), locks (the kernel keeps them), POLL, BMAP. The whole table,
+with every refusal, is docs/formats/operations.md.
 """
 
-from everup.capture import changing, naming, protocol, reading, renaming
+from everup.capture import changing, linking, nameless, naming, protocol, reading, renaming
 from everup.capture.session import Handler
 
 HANDLERS: list[Handler | None] = [None] * protocol.OPCODES_MAX
@@ -17,6 +17,7 @@ for opcode, handler in (
     (protocol.FORGET, reading.forget),
     (protocol.BATCH_FORGET, reading.batch_forget),
     (protocol.GETATTR, reading.getattr),
+    (protocol.STATX, reading.statx),
     (protocol.READLINK, reading.readlink),
     (protocol.READ, reading.read),
     (protocol.READDIR, reading.readdir),
@@ -33,7 +34,8 @@ for opcode, handler in (
     (protocol.MKNOD, naming.mknod),
     (protocol.MKDIR, naming.mkdir),
     (protocol.SYMLINK, naming.symlink),
-    (protocol.LINK, naming.link),
+    (protocol.LINK, linking.link),
+    (protocol.TMPFILE, nameless.tmpfile),
     (protocol.UNLINK, naming.unlink),
     (protocol.RMDIR, naming.rmdir),
     (protocol.RENAME, renaming.rename),

@@ -1,4 +1,4 @@
-"""Handlers that change names: creations, links, removals, renames.
+"""Handlers that change names: creations and removals (see also `linking` and `renaming`).
 
 What enters: a request. What leaves: the body of its answer. Raises OSError. Called by the session.
 Each follows the order of the architecture: deadline, intent, lower tree, record, deadline, answer.
@@ -20,11 +20,9 @@ from everup.capture.replies import device_from_kernel, entry_reply
 from everup.capture.session import Request
 from everup.journal.operation import (
     Create,
-    Link,
     SetXattr,
     Unlink,
     encode_create,
-    encode_link,
     encode_unlink,
     encode_xattr,
 )
@@ -62,7 +60,7 @@ def _create(
     tree, order = request.tree, request.order
     order.admit()
     directory = tree.hot(request.node)
-    _refuse_hidden(request, request.node, name)
+    refuse_hidden(request, request.node, name)
     with tree.lock(request.node):
         object_id = request.intent.first_id if request.intent else secrets.token_bytes(16)
         request.slot.intend(request.unique, 0, object_id, NO_OBJECT)
@@ -71,7 +69,7 @@ def _create(
             mode &= ~umask
         descriptor = _make(request, directory, name, mode, device, link, object_id)
         try:
-            _own(request, directory, descriptor, mode)
+            own(request, directory, descriptor, mode)
             handle = request.calls.of(descriptor)
             write_id(descriptor, handle, object_id, not _opened(mode))
         except OSError:
@@ -80,7 +78,7 @@ def _create(
             remove(name, dir_fd=directory.descriptor)
             raise
         node = pack_handle(handle)
-        hot = _keep(request, node, descriptor, mode, object_id)
+        hot = keep(request, node, descriptor, mode, object_id)
         status = os.fstat(hot.descriptor)
         request.learned.append((node, request.node, name))
         _record_creation(request, directory, hot, name, status, link, inherits)
@@ -130,19 +128,24 @@ def named_id(directory: Hot, name: bytes, handle: FileHandle) -> bytes | None:
         raise
 
 
-def _own(request: Request, directory: Hot, descriptor: int, mode: int) -> None:
-    """Give the new object to the caller; in a set-group-id directory its group stays."""
+def own(request: Request, directory: Hot, descriptor: int, mode: int) -> None:
+    """Give the new object to the caller; in a set-group-id directory its group stays.
+
+    Whether the caller may set the group's bit in such a directory the kernel has decided, with all
+    of its groups; what is in `mode` here is allowed.
+    """
     if not request.uid and not request.gid:
         return
     group = request.gid
     if os.fstat(directory.descriptor).st_mode & stat.S_ISGID:
         group = -1
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        os.fchown(descriptor, request.uid, group)
-        if mode & _KEPT_BITS and stat.S_ISREG(mode):
-            os.fchmod(descriptor, mode & 0o7777)
-    else:
-        os.chown(door(descriptor), request.uid, group)
+    place = descriptor if _opened(mode) else door(descriptor)
+    cleared = mode & _KEPT_BITS and not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode)
+    # An inherited access list has changed the mode since it was asked for.
+    kept = os.fstat(descriptor).st_mode & 0o7777 if cleared else 0
+    os.chown(place, request.uid, group)
+    if cleared:
+        os.chmod(place, kept)
 
 
 def _opened(mode: int) -> bool:
@@ -150,7 +153,7 @@ def _opened(mode: int) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
-def _keep(request: Request, node: int, descriptor: int, mode: int, object_id: bytes) -> Hot:
+def keep(request: Request, node: int, descriptor: int, mode: int, object_id: bytes) -> Hot:
     hot = Hot(node, descriptor)
     hot.object_id = object_id
     hot.directory = stat.S_ISDIR(mode)
@@ -197,40 +200,9 @@ def _inherited_lists(hot: Hot) -> list[tuple[str, bytes]]:
     return found
 
 
-def _refuse_hidden(request: Request, directory: int, name: bytes) -> None:
+def refuse_hidden(request: Request, directory: int, name: bytes) -> None:
     if request.tree.hidden(directory, name):
         raise OSError(errno.EPERM, "the name is kept for Everup")
-
-
-def link(request: Request) -> bytes:
-    (node,) = protocol.LINK_IN.unpack_from(request.body, IN_HEADER_BYTES)
-    (name,) = request.names(IN_HEADER_BYTES + protocol.LINK_IN.size)
-    tree, order = request.tree, request.order
-    order.admit()
-    _refuse_hidden(request, request.node, name)
-    directory, hot = tree.hot(request.node), tree.hot(node)
-    with tree.hold(request.node, node):
-        object_id = tree.identity(hot)
-        request.slot.intend(request.unique, 0, object_id, NO_OBJECT)
-        try:
-            os.link(
-                door(hot.descriptor), name, dst_dir_fd=directory.descriptor, follow_symlinks=True
-            )
-        except FileExistsError:
-            there = request.calls.of(directory.descriptor, name)
-            if request.intent is None or pack_handle(there) != node:
-                raise
-        directory_id = tree.identity(directory)
-        with order.lock:
-            order.touch(tree, directory)
-            value = Link(directory_id, name, tree.hint(directory), tree.hint(hot))
-            tree.nodes.name(node, request.node, name)
-            hot.hint = None
-            order.record(tree, Operation.LINK, object_id, encode_link(value), b"", request)
-        request.learned.append((node, request.node, name))
-        status = os.fstat(hot.descriptor)
-    order.confirm()
-    return entry_reply(node, status)
 
 
 def unlink(request: Request) -> bytes:

@@ -92,6 +92,9 @@ STATFS_OUT = Struct("<QQQQQIIII24x")
 # valid, fh, size, lock owner, atime, mtime, ctime, atime ns, mtime ns, ctime ns, mode, uid, gid
 SETATTR_IN = Struct("<IxxxxQQQQQQIIIIxxxxIIxxxx")
 MKNOD_IN = Struct("<IIIxxxx")
+# flags, mode, umask
+CREATE_IN = Struct("<IIIxxxx")
+OPEN_OUT = Struct("<QIi")
 MKDIR_IN = Struct("<II")
 RENAME_IN = Struct("<Q")
 RENAME2_IN = Struct("<QIxxxx")
@@ -106,8 +109,10 @@ GETXATTR_OUT = Struct("<Ixxxx")
 FORGET_IN = Struct("<Q")
 BATCH_FORGET_IN = Struct("<Ixxxx")
 FORGET_ONE = Struct("<QQ")
+# valid, flags, statx
+STATX_OUT_HEAD = Struct("<QIIxxxxxxxxxxxxxxxx")
 FALLOCATE_IN = Struct("<QQQIxxxx")
-LSEEK_IN = Struct("<QQIxxxx")
+LSEEK_IN = Struct("<QqIxxxx")
 LSEEK_OUT = Struct("<Q")
 COPY_IN = Struct("<QQQQQQQ")
 COPY_OUT_64 = Struct("<Q")
@@ -123,10 +128,15 @@ FATTR_MTIME = 1 << 5
 FATTR_ATIME_NOW = 1 << 7
 FATTR_MTIME_NOW = 1 << 8
 FATTR_KILL_SUIDGID = 1 << 11
+FATTR_CHANGES = (
+    FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME
+    | FATTR_ATIME_NOW | FATTR_MTIME_NOW
+)  # fmt: skip
 
 WRITE_CACHE = 1 << 0
 WRITE_KILL_SUIDGID = 1 << 2
 FSYNC_DATA_ONLY = 1 << 0
+FOPEN_KEEP_CACHE = 1 << 1
 ACL_KILL_SGID = 1 << 0
 
 assert IN_HEADER_BYTES == 40 and OUT_HEADER_BYTES == 16

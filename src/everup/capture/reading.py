@@ -12,14 +12,22 @@ from everup.capture.descriptors import Hot
 from everup.capture.lower import private_xattr, target
 from everup.capture.nodes import pack_handle
 from everup.capture.protocol import IN_HEADER_BYTES, ROOT_NODE
-from everup.capture.replies import NEGATIVE_ENTRY, attributes_reply, entry_reply
+from everup.capture.replies import (
+    NEGATIVE_ENTRY,
+    attributes_reply,
+    entry_reply,
+    extended_reply,
+)
 from everup.capture.session import Request
 from everup.limits import PAYLOAD_BYTES_MAX
+from everup.model.ids import PRIVATE_XATTR_PREFIX
+from everup.system.attributecalls import extended_status
 from everup.system.kernelcalls import Directory, read_directory
 
 MAX_PAGES = 256
 BACKGROUND_MAX = 64
 READAHEAD_BYTES = 1 << 20
+_TRUSTED = b"trusted."
 
 
 def init(request: Request) -> bytes:
@@ -94,6 +102,12 @@ def getattr(request: Request) -> bytes:
     return attributes_reply(os.fstat(hot.descriptor), hidden)
 
 
+def statx(request: Request) -> bytes:
+    """GETATTR with the time of birth, which is this server's own (like the change time)."""
+    hot = request.tree.hot(request.node)
+    return extended_reply(extended_status(hot.descriptor), hot.orphan or request.node == ROOT_NODE)
+
+
 def readlink(request: Request) -> bytes:
     hot = request.tree.hot(request.node)
     return os.readlink(b"", dir_fd=hot.descriptor)
@@ -132,7 +146,9 @@ def getxattr(request: Request) -> bytes:
 def listxattr(request: Request) -> bytes:
     (size,) = protocol.GETXATTR_IN.unpack_from(request.body, IN_HEADER_BYTES)
     names = map(os.fsencode, os.listxattr(target(request.tree.hot(request.node))))
-    shown = b"".join(name + b"\0" for name in names if not private_xattr(name))
+    # Only administrators are shown the names of trusted attributes.
+    hidden = PRIVATE_XATTR_PREFIX if request.uid == 0 else _TRUSTED
+    shown = b"".join(name + b"\0" for name in names if not name.startswith(hidden))
     return _sized(shown, size)
 
 
@@ -156,7 +172,7 @@ def done(request: Request) -> bytes:
 
 
 def not_a_terminal(request: Request) -> bytes:
-    """IOCTL: attributes of chattr and reflinks are refused (documented)."""
+    """IOCTL: flags of chattr and whatever else the lower file system knows are refused."""
     raise OSError(errno.ENOTTY, "no ioctl")
 
 
