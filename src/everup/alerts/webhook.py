@@ -37,4 +37,6 @@ class Caller:
                 if answer.status >= 300:
                     raise NotConnected(f"the webhook answered with status {answer.status}")
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise NotConnected(f"the webhook cannot be reached: {error}") from error
+            # A timeout has no words of its own.
+            why = str(error) or f"no answer within {SEND_S:g} s"
+            raise NotConnected(f"the webhook cannot be reached: {why}") from error
