@@ -274,7 +274,9 @@ def test_the_page_about_roles_is_printed_from_the_table() -> None:
 
 def test_the_lease_is_released_for_a_voter_only_and_not_during_a_change_of_the_record() -> None:
     """Without an arbiter the partner gets its vote first; the release would undo a change."""
-    switching = replace(ACTIVE, role=Role.SWITCHING, cause=Cause.SWITCHOVER, partner="b")
+    switching = replace(
+        ACTIVE, role=Role.SWITCHING, cause=Cause.SWITCHOVER, partner="b", since_ms=99_990
+    )
     before = m.Record(3, 1, ("a",), ("a", "b"), "durable")
     after = replace(before, version=4, voters=("a", "b"))
     guard = m.Guard("closed", 1, (1,), END, 9, "durable", ("b",))
