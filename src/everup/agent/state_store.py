@@ -26,7 +26,7 @@ class StateStore:
             return State()
         try:
             return msgspec.json.decode(data, type=State)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Corrupt(
                 f"{self._path} cannot be read: {error}",
                 remedy="move the file away and start the agent again: this server then follows",

@@ -22,6 +22,7 @@ from everup.errors import EverupError, NotConnected
 S = TypeVar("S", bound=Settings)
 
 SETTINGS_BYTES_MAX = 1 << 20
+LINE_DOTS_MAX = 200
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _WORDS = {
@@ -133,10 +134,13 @@ def _read(path: Path) -> str:
 
 
 def _parse(text: str, name: str, kind: type[S], problems: Callable[[S], list[str]]) -> S:
+    _refuse_depth(text, name)
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigInvalid(name, [_syntax_mistake(str(error), text)]) from error
+    except RecursionError as error:
+        raise ConfigInvalid(name, [Mistake(1, "lists or tables are nested too deep")]) from error
     checker = _Checker()
     repaired = checker.table(data, kind, ())
     settings = msgspec.convert(repaired, kind)
@@ -147,6 +151,13 @@ def _parse(text: str, name: str, kind: type[S], problems: Callable[[S], list[str
     mistakes = [Mistake(line_of(lines, path), sentence) for path, sentence in checker.found]
     mistakes += [Mistake(_line_of_problem(s, lines, data), s) for s in sentences]
     raise ConfigInvalid(name, sorted(mistakes, key=lambda mistake: mistake.line))
+
+
+def _refuse_depth(text: str, name: str) -> None:
+    """Reading a key takes time with the square of its depth."""
+    for line, content in enumerate(text.splitlines(), 1):
+        if content.count(".") > LINE_DOTS_MAX:
+            raise ConfigInvalid(name, [Mistake(line, f"more than {LINE_DOTS_MAX} dots")])
 
 
 def _syntax_mistake(message: str, text: str) -> Mistake:

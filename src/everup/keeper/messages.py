@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from everup.errors import ProtocolError
-from everup.keeper.record import Known
+from everup.keeper.record import Known, count
 
 RequestKind = Literal["ask", "vote", "renew"]
 """`ask` is the vote before the vote: it changes nothing anywhere."""
@@ -100,7 +100,7 @@ def decode(data: bytes) -> Message:
     """Raises ProtocolError for anything but a whole, valid message."""
     try:
         return _decode(json.loads(data))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ProtocolError(f"a keeper's datagram cannot be read: {error!r}") from error
 
 
@@ -111,30 +111,24 @@ def _decode(value: dict[str, Any]) -> Message:
         if not isinstance(facts, dict):
             raise ValueError("facts are not an object")
         return Beat(
-            _count(value["promised"]),
-            _count(value["holding"]),
-            _count(value["finished"]),
-            _count(value["run"]),
+            count(value["promised"]),
+            count(value["holding"]),
+            count(value["finished"]),
+            count(value["run"]),
             known,
             facts,
         )
     kind = value["kind"]
     if kind not in ("ask", "vote", "renew"):
         raise ValueError(f"unknown kind {kind!r}")
-    epoch, lease = _count(value["epoch"]), _count(value["lease"])
-    sent, run = _count(value["sent"]), _count(value["run"])
+    epoch, lease = count(value["epoch"]), count(value["lease"])
+    sent, run = count(value["sent"]), count(value["run"])
     if value["type"] == "request":
         if known is None:
             raise ValueError("a request without a record")
-        return Request(kind, epoch, lease, sent, run, known, _count(value["voter_run"]))
+        return Request(kind, epoch, lease, sent, run, known, count(value["voter_run"]))
     if value["type"] != "reply":
         raise ValueError(f"unknown message {value['type']!r}")
-    reason, wait = str(value["reason"]), _count(value["wait"])
-    promised = _count(value["promised"])
+    reason, wait = str(value["reason"]), count(value["wait"])
+    promised = count(value["promised"])
     return Reply(kind, epoch, lease, sent, run, reason, wait, promised, known)
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 63:
-        raise ValueError(f"{value!r} is not a count")
-    return value

@@ -21,6 +21,13 @@ def majority(voters: Collection[str], agreeing: Collection[str]) -> bool:
     return 2 * sum(1 for voter in voters if voter in agreeing) > len(voters)
 
 
+def count(value: Any) -> int:
+    """A number of a message or a file that is never negative. Raises ValueError."""
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One agreed statement about the group; names are those of its members."""
@@ -49,8 +56,8 @@ class Record:
     def from_json(cls, value: dict[str, Any]) -> "Record":
         """Raises ValueError, KeyError or TypeError for anything that is not a record."""
         record = cls(
-            int(value["version"]),
-            int(value["epoch"]),
+            count(value["version"]),
+            count(value["epoch"]),
             tuple(str(name) for name in value["voters"]),
             tuple(str(name) for name in value["may_take_over"]),
             str(value["mode"]),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from everup.errors import Corrupt
+from everup.keeper.record import count
 from everup.keeper.voter import VoteState
 from everup.places import Places
 from everup.system.clock import wall_ns
@@ -49,9 +50,10 @@ class VoteFile:
         Corrupt when the file is not ours or not whole: a vote is never guessed.
         """
         value = self._load()
-        state = VoteState() if value is None else self._parse(value)
         # A server that was set up anew under its old name must not go backwards.
-        boots = wall_ns() // 1_000_000_000 if value is None else int(value["boots"])
+        state, boots = VoteState(), wall_ns() // 1_000_000_000
+        if value is not None:
+            state, boots = self._parse(value)
         starts = _count(self._starts) + 1
         if value is None or value.get("boot_id") != self._boot or starts == 1:
             boots, starts = boots + 1, 1
@@ -74,10 +76,10 @@ class VoteFile:
             raise self._corrupt(f"it belongs to {value.get('server')!r}")
         return value
 
-    def _parse(self, value: dict[str, Any]) -> VoteState:
+    def _parse(self, value: dict[str, Any]) -> tuple[VoteState, int]:
         try:
-            return VoteState.from_json(value["state"])
-        except (KeyError, TypeError, ValueError) as error:
+            return VoteState.from_json(value["state"]), count(value["boots"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._corrupt(repr(error)) from error
 
     def _corrupt(self, reason: str) -> Corrupt:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from everup.keeper.messages import Reply, Request
-from everup.keeper.record import Known
+from everup.keeper.record import Known, count
 
 RESTART_WAIT_FACTOR_PERCENT = 101
 
@@ -46,11 +46,11 @@ class VoteState:
         """Raises ValueError, KeyError or TypeError: a vote is never guessed."""
         known = value["known"]
         return cls(
-            int(value["promised"]),
+            count(value["promised"]),
             str(value["holder"]),
-            int(value["longest_lease_ns"]),
+            count(value["longest_lease_ns"]),
             None if known is None else Known.from_json(known),
-            int(value["admission"]),
+            count(value["admission"]),
         )
 
 

@@ -66,7 +66,10 @@ class Token:
         version, port, kind, secret, fingerprint = _HEAD.unpack_from(data)
         if version != _VERSION or kind >= len(get_args(Kind)):
             raise _malformed()
-        group, *addresses = data[_HEAD.size :].decode().split("\0")
+        try:
+            group, *addresses = data[_HEAD.size :].decode().split("\0")
+        except UnicodeDecodeError as error:
+            raise _malformed() from error
         return cls(get_args(Kind)[kind], group, tuple(addresses), port, fingerprint, secret)
 
 
