@@ -6,14 +6,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from guarding import GuardProcess
 
+from everup.errors import Corrupt
+from everup.journal.reader import Cursor, split_batch
+from everup.model.position import Position
 from everup.system.files import load_json
 
 pytestmark = pytest.mark.fuse
-DISK_BYTES = 256 << 20
+DISK_BYTES = 384 << 20
 ROOM_BYTES = 1 << 20
 
 
@@ -84,6 +88,98 @@ def test_a_new_worker_knows_that_the_journal_has_a_gap(cramped: GuardProcess) ->
     assert cramped.call("close", grace_ms=100)["clean"] is False
     tree = load_json(cramped.places.tree)
     assert tree is not None and tree["state"] == "open", "the tree is at no position"
+
+
+def await_journal(guard: GuardProcess, state: str, seconds: float = 10) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        status = guard.call("status")
+        if status["journal"]["state"] == state:
+            return status
+        time.sleep(0.02)
+    raise AssertionError(f"the journal is not {state}: {status['journal']}")
+
+
+def test_it_goes_on_by_itself_when_there_is_room(cramped: GuardProcess) -> None:
+    """Behind a gap: nobody is streamed over it, and what is written from then on is recorded."""
+    cramped.open()
+    (cramped.tree / "before").write_bytes(b"recorded")
+    before = Position.from_json(cramped.call("status")["position"])
+    fill(cramped)
+    full = cramped.call("status")
+    (cramped.places.journal / "ballast").unlink()
+    again = Position.from_json(await_journal(cramped, "ok")["position"])
+    assert again.epoch == 1 and again.sequence == full["sequence"] + 2
+    (cramped.tree / "after").write_bytes(b"recorded again")
+    cramped.call("close", grace_ms=100)
+    cursor = Cursor(cramped.places.journal, again)
+    records = [r for b in iter(cursor.next, None) for r in split_batch(b.data, b.start)[0]]
+    cursor.close()
+    assert b"recorded again" in [bytes(record.payload) for record in records]
+    for old in (before, Position.from_json(full["position"])):
+        with pytest.raises(Corrupt) as caught:
+            Cursor(cramped.places.journal, old)
+        assert caught.value.code == "position-unknown"
+    tree = load_json(cramped.places.tree)
+    assert tree is not None and tree["state"] == "at", "the new chain has a whole end"
+
+
+def test_a_sync_waits_for_the_chain_behind_the_gap(cramped: GuardProcess) -> None:
+    """What was acknowledged of the old chain, however much, answers nobody."""
+    cramped.open(mode="durable", needs=("secondary",))
+    fill(cramped)
+    full = cramped.call("status")["sequence"]
+    done = threading.Event()
+
+    def save() -> None:
+        with (cramped.tree / "promised").open("wb") as file:
+            file.write(b"x" * 100)
+            file.flush()
+            os.fsync(file.fileno())
+        done.set()
+
+    thread = threading.Thread(target=save)
+    thread.start()
+    (cramped.places.journal / "ballast").unlink()
+    again = await_journal(cramped, "ok")["position"]["sequence"]
+    cramped.call("acknowledged", server="secondary", sequence=full)
+    cramped.kill_worker()
+    assert not done.wait(0.5)
+    cramped.wait_served()
+    cramped.call("acknowledged", server="secondary", sequence=full)
+    assert not done.wait(0.5), "fsync returned although no other server has the data"
+    assert again > full
+    cramped.call("acknowledged", server="secondary", sequence=cramped.call("status")["sequence"])
+    assert done.wait(5), "a server that has the new chain has what was written"
+    thread.join()
+
+
+def test_a_worker_that_dies_while_it_is_full_leaves_it_to_the_next(cramped: GuardProcess) -> None:
+    cramped.open()
+    fill(cramped)
+    cramped.kill_worker()
+    (cramped.places.journal / "ballast").unlink()
+    cramped.wait_served()
+    await_journal(cramped, "ok")
+    (cramped.tree / "after").write_bytes(b"recorded")
+    assert cramped.call("close", grace_ms=100)["clean"] is True
+
+
+def test_a_quota_is_kept_without_the_replicator(cramped: GuardProcess) -> None:
+    """Nobody deletes segments: the journal stops growing instead of filling the disk."""
+    cramped.open()
+    cramped.call("release_segments", up_to_sequence=0, quota_bytes=1 << 20)
+    assert cramped.call("status")["journal"]["quota_bytes"] == 1 << 20
+    assert cramped.call("status")["journal"]["state"] == "ok"
+    block = os.urandom(1 << 20)
+    with (cramped.tree / "much").open("wb", buffering=0) as file:
+        for _ in range(150):
+            file.write(block)
+            file.seek(0)
+    status = await_journal(cramped, "full")
+    assert "quota" in status["journal"]["sentence"]
+    cramped.call("release_segments", up_to_sequence=0, quota_bytes=1 << 30)
+    assert await_journal(cramped, "ok")["position"] != status["position"], "raised live"
 
 
 def test_the_gate_opens_again_when_there_is_room(cramped: GuardProcess) -> None:

@@ -139,15 +139,6 @@ def test_a_flipped_bit_is_never_misread(
     assert len(seen) < good, "a batch with a flipped bit was accepted"
 
 
-def test_a_missing_segment_is_named(tmp_path: Path) -> None:
-    writer = begun(tmp_path, segment_bytes=1000)
-    write_some(writer, batches=6)
-    list_segments(tmp_path)[1].path.unlink()
-    with pytest.raises(Corrupt) as caught:
-        JournalWriter(tmp_path).recover()
-    assert caught.value.code == "journal-gap"
-
-
 def test_a_new_epoch_builds_on_a_received_position(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()

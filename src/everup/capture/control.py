@@ -101,6 +101,7 @@ class Control:
             "first_sequence": segments[0].first_sequence if segments else 0,
             "state": guard.order.journal_state,
             "sentence": guard.order.journal_sentence,
+            **guard.care.facts(),
         }
 
     def _arm(self, arguments: dict[str, Any]) -> Reply:
@@ -168,6 +169,7 @@ class Control:
         up_to = int(arguments["up_to_sequence"])
         if up_to < 0:
             raise Refused("up_to_sequence is negative", code="bad-sequence")
+        self._guard.care.set_quota(int(arguments.get("quota_bytes", 0)))
         segments = list_segments(self._guard.places.journal)
         removed = 0
         for segment, following in pairwise(segments):

@@ -18,6 +18,7 @@ from everup.capture.batchends import BatchEnds
 from everup.capture.descriptors import Marks
 from everup.capture.gate import ArmedTree
 from everup.capture.handlers import HANDLERS
+from everup.capture.journalcare import JournalCare
 from everup.capture.keeping import Keeping
 from everup.capture.lower import LowerTree
 from everup.capture.order import Order, Policy
@@ -32,9 +33,8 @@ from everup.journal.operation import Epoch
 from everup.journal.record import Record
 from everup.journal.unclean import note_unclean_epoch
 from everup.journal.writer import CAUSE_CLOSE, JournalWriter
-from everup.limits import SEGMENT_BYTES
 from everup.model.ids import GROUP_XATTR, root_object_id
-from everup.model.position import ORIGIN, Position
+from everup.model.position import Position
 from everup.places import Places
 from everup.system.clock import boot_id
 from everup.system.files import load_json, save_json
@@ -45,7 +45,6 @@ from everup.system.mounts import mount_fuse
 INIT_MAX_S = 5.0
 DISARM_GRACE_S = 2.0
 DRAIN_MAX_S = 1.0
-JOURNAL_FREE_BYTES_MIN = 2 * SEGMENT_BYTES
 
 
 class OpenRequest(NamedTuple):
@@ -75,7 +74,8 @@ class Guard:
         self._touched = Touched(self.memory / "touched")
         self.order = Order(self.journal, lease, ends, self._touched)
         self.order.on_acknowledged = self._acknowledged
-        self.order.on_journal_failed = self._journal_failed
+        self.order.on_journal_changed = self._journal_changed
+        self.care = JournalCare(places, self.journal, self.order)
         self.clean: bool | None = None
         self._ends = ends
         self._threads = threads
@@ -91,20 +91,14 @@ class Guard:
         """Take over from a killed worker, or begin with every gate closed."""
         state = runstate.load(self._state_path)
         last = self._ends.load() if state is not None else None
-        recovered = self.journal.resume(last) if last else self.journal.recover()
-        loose = recovered.loose if recovered else ()
-        if recovered and recovered.problem:
-            print(
-                f"everup-guard: the journal's end was cut by {recovered.cut_bytes} bytes: "
-                f"{recovered.problem}",
-                file=sys.stderr,
-            )
+        loose = self.care.open(last, state.epoch if state is not None else None)
         if state is not None:
             self._resume(state, loose)
         elif loose:
             # A power cut: what was recorded stays recorded, up to the last whole record.
             self.order.close_batch(CAUSE_CLOSE)
         self.order.start()
+        self.care.start()
         for tree in gate.load_armed(self.places):
             if tree.tree_id not in self.sessions:
                 self._arm_quietly(tree)
@@ -125,8 +119,10 @@ class Guard:
         self.order.closed = self._ends.load()
         self.order.closing = not alive
         self.order.policy = Policy(state.mode, state.must_acknowledge)
-        self.order.journal_state = state.journal_state
-        self.order.journal_sentence = state.journal_sentence
+        if self.order.journal_state == "ok":
+            self.order.journal_state = state.journal_state
+            self.order.journal_sentence = state.journal_sentence
+        self.care.server = state.server
         self._server, self._group_id = state.server, state.group_id
         for tree in state.trees:
             device = self.keeping.held.get(self._held_name(tree.tree_id), -1)
@@ -216,7 +212,7 @@ class Guard:
                 raise Refused(f"the gate is open in epoch {self.order.epoch}", code="gate-open")
             armed = gate.load_armed(self.places)
             self._check_lease(request.epoch)
-            self._check_room()
+            self.care.check_room()
             for tree in armed:
                 gate.clean_dead(tree.path)
                 gate.arm_tree(self.places, tree)
@@ -240,15 +236,6 @@ class Guard:
         if not self.order.in_time():
             raise Refused(f"this server holds no lease of epoch {epoch}", code="no-lease")
 
-    def _check_room(self) -> None:
-        status = os.statvfs(self.places.journal)
-        if status.f_bavail * status.f_frsize < JOURNAL_FREE_BYTES_MIN:
-            raise Refused(
-                f"{self.places.journal} has no room for the journal",
-                remedy="make at least 128 MiB free there",
-                code="journal-full",
-            )
-
     def _check_marker(self, tree: ArmedTree, group_id: str) -> None:
         """The tree belongs to this group from its first opening on."""
         lower = self.places.lower(tree.tree_id)
@@ -267,9 +254,7 @@ class Guard:
             )
 
     def _begin_epoch(self, request: OpenRequest) -> Position:
-        parent = request.parent
-        if parent is None:
-            parent = self.journal.position if self.journal.sequence else ORIGIN
+        parent = self.care.parent_of(request.parent)
         if request.epoch <= parent.epoch:
             raise Refused(
                 f"epoch {request.epoch} does not follow epoch {parent.epoch}", code="old-epoch"
@@ -282,6 +267,8 @@ class Guard:
         with self.order.lock:
             closed = self.journal.begin_epoch(epoch)
         add_epoch(self.places.history, epoch)
+        self.care.epoch_begun()
+        self.care.server = request.server
         self.order.begin(closed)
         return closed.position
 
@@ -316,7 +303,7 @@ class Guard:
             ),
         )  # fmt: skip
 
-    def _journal_failed(self) -> None:
+    def _journal_changed(self) -> None:
         if self.sessions:
             self._save_state()
 
@@ -364,8 +351,11 @@ class Guard:
         for session in self.sessions.values():
             session.join(DRAIN_MAX_S)
         self.order.close_batch(CAUSE_CLOSE)
+        try:
+            self.journal.sync()
+        except OSError as error:
+            self.order.fail_journal("error", f"the journal could not be synced: {error.strerror}")
         clean = self.order.journal_state == "ok" and not self.journal.open_records
-        self.journal.sync()
         for number in list(self.sessions):
             self._end_session(number)
         position = self.journal.position

@@ -20,6 +20,7 @@ from everup.capture.lower import LowerTree
 from everup.capture.slots import Slot
 from everup.capture.touched import Touched
 from everup.capture.unsynced import Unsynced
+from everup.journal.gap import GAP_RECORDS
 from everup.journal.operation import ModifiedTime, encode_write
 from everup.journal.record import Operation
 from everup.journal.segment import Buffer
@@ -31,8 +32,6 @@ from everup.system.leasepage import LeasePageReader
 HOLD_STEP_S = 0.005
 HOLD_MAX_S = 30.0
 SYNC_EVERY_S = 0.1
-NEVER = (1 << 62) - 1
-"""A sequence that no server acknowledges."""
 EVERYTHING = 1 << 62
 """Acknowledged up to here when nobody has to."""
 
@@ -84,7 +83,7 @@ class Order:
         self.closed: Closed | None = None
         self.acknowledged_up_to = 0
         self.on_acknowledged: Callable[[int], None] = lambda sequence: None
-        self.on_journal_failed: Callable[[], None] = lambda: None
+        self.on_journal_changed: Callable[[], None] = lambda: None
         self._acknowledged: dict[str, int] = {}
         self._lease = lease
         self._ends = ends
@@ -172,12 +171,35 @@ class Order:
     def _journal_failed(self, error: OSError) -> None:
         # The promise `no-block`: the application goes on; what is missing is said aloud, and no
         # batch is closed any more, so nobody takes the journal for whole.
+        self._journal_lost(
+            "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "error",
+            f"the journal could not be written: {error.strerror}",
+        )
+
+    def _journal_lost(self, state: str, sentence: str) -> None:
         if self.journal_state != "ok":
             return
-        self.journal_state = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "error"
-        self.journal_sentence = f"the journal could not be written: {error.strerror}"
-        print(f"everup-guard: {self.journal_sentence}", file=sys.stderr, flush=True)
-        self.on_journal_failed()
+        self.journal_state, self.journal_sentence = state, sentence
+        print(f"everup-guard: {sentence}", file=sys.stderr, flush=True)
+        self.on_journal_changed()
+
+    def fail_journal(self, state: str, sentence: str) -> None:
+        """Somebody else found that records must not, or cannot, be written any more."""
+        with self.lock:
+            self._journal_lost(state, sentence)
+
+    def journal_again(self, closed: Closed) -> None:
+        """The journal goes on behind a gap; the lock is held."""
+        self.journal_state, self.journal_sentence = "ok", ""
+        for _, hot in self._touched:
+            hot.touched = False
+        self._touched.clear()
+        self._note_closed(closed)
+
+    def after_journal_again(self) -> None:
+        """The same, without the lock: who waits for a sync now waits for the new chain."""
+        self.on_journal_changed()
+        self._settle()
 
     # batches
 
@@ -202,12 +224,16 @@ class Order:
         if not self.journal.open_records or self.journal_state != "ok":
             return
         try:
-            self.closed = self.journal.close_batch(cause, self._times())
+            closed = self.journal.close_batch(cause, self._times())
         except OSError as error:
             self._journal_failed(error)
             return
+        self._note_closed(closed)
+
+    def _note_closed(self, closed: Closed) -> None:
+        self.closed = closed
         if self._ends is not None:
-            self._ends.save(self.closed)
+            self._ends.save(closed)
         if self._shared_touched is not None:
             self._shared_touched.clear()
         with self._follow:
@@ -221,11 +247,13 @@ class Order:
         """Close the batch, so that all before this moment is at a position; its sequence.
 
         With a journal that failed, what was written last has no sequence that another server could
-        acknowledge: the sync waits until the policy does not ask for one any more.
+        acknowledge: the sync waits for the first batch behind the gap, which only a server has that
+        was compared since, or until the policy does not ask for another server any more.
         """
         with self.lock:
             self._close(CAUSE_FSYNC)
-            return self.journal.sequence if self.journal_state == "ok" else NEVER
+            gap = 0 if self.journal_state == "ok" else GAP_RECORDS
+            return self.journal.sequence + gap
 
     def begin(self, closed: Closed) -> None:
         """A new epoch stands at the end of the journal; the gate may open."""

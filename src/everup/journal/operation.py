@@ -27,6 +27,7 @@ _ALLOCATE = Struct("<QQI")
 _ATTRIBUTES = Struct("<IIIIq")
 _BATCH = Struct("<QII16sB")
 _TIMES = Struct("<H16sq")
+_TIME_NS_MIN, _TIME_NS_MAX = -(1 << 63), (1 << 63) - 1
 
 
 class Create(NamedTuple):
@@ -149,6 +150,35 @@ class Epoch(NamedTuple):
             raise Corrupt(f"an EPOCH record is not readable: {problem}") from problem
 
 
+class Gap(NamedTuple):
+    """The only record of the first batch behind a gap: what was changed between `since` and here
+    is not in the journal. Nobody applies it: no stream leads over it."""
+
+    since: Position
+    last_sequence: int
+    """The last one given before the gap; the batch it was in never ended."""
+    gap_id: str
+    """Names the dirty map that knows what was changed; unique."""
+    server: str
+    sentence: str
+    """Why the journal could not be written."""
+
+    def to_payload(self) -> bytes:
+        value = {**self._asdict(), "since": self.since.to_json()}
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_payload(cls, payload: bytes | memoryview) -> "Gap":
+        """Raises Corrupt."""
+        try:
+            value: dict[str, Any] = json.loads(bytes(payload))
+            since = Position.from_json(value["since"])
+            last, gap_id = int(value["last_sequence"]), str(value["gap_id"])
+            return cls(since, last, gap_id, str(value["server"]), str(value["sentence"]))
+        except (ValueError, KeyError, TypeError) as problem:
+            raise Corrupt(f"a GAP record is not readable: {problem}") from problem
+
+
 Arguments = (
     Create | Orphan | Unlink | Link | Rename | Write | Truncate | Allocate | Attributes
     | SetXattr | RemoveXattr | BatchEnd
@@ -194,7 +224,7 @@ def encode_allocate(value: Allocate) -> bytes:
 
 
 def encode_attributes(value: Attributes) -> bytes:
-    return _ATTRIBUTES.pack(*value[:5]) + strings(value[5])
+    return _ATTRIBUTES.pack(*value[:4], _storable(value[4])) + strings(value[5])
 
 
 def encode_xattr(value: SetXattr | RemoveXattr) -> bytes:
@@ -207,7 +237,12 @@ def encode_batch_end(value: BatchEnd) -> bytes:
 
 def encode_times(entries: list[ModifiedTime]) -> bytes:
     """Payload of a TIMES record."""
-    return b"".join([_TIMES.pack(*entry) for entry in entries])
+    return b"".join([_TIMES.pack(*entry[:2], _storable(entry[2])) for entry in entries])
+
+
+def _storable(time_ns: int) -> int:
+    """A file system may hold times beyond the year 2262, a record does not."""
+    return min(max(time_ns, _TIME_NS_MIN), _TIME_NS_MAX)
 
 
 def decode_times(payload: memoryview) -> list[ModifiedTime]:

@@ -6,6 +6,7 @@ error that names the place. Called by recovery, the replicator's source, and tes
 
 import mmap
 import os
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from everup.journal.operation import BatchEnd, decode_arguments
 from everup.journal.record import Operation, Record, decode
 from everup.journal.segment import (
     HEADER_BYTES,
+    SUFFIX,
     SegmentInfo,
     decode_header,
     list_segments,
@@ -24,6 +26,7 @@ from everup.journal.segment import (
 from everup.limits import BATCH_BYTES_MAX
 from everup.model.position import CHECKSUM_BYTES, Position
 
+LOOK_EVERY_SECONDS = 1.0
 _READ_AHEAD_BYTES = 256 << 10
 
 
@@ -102,7 +105,7 @@ def end_of(data: bytes | memoryview, start: Position) -> Position:
 def scan(info: SegmentInfo, from_offset: int = HEADER_BYTES, at: Position | None = None) -> Scan:
     """Check a segment from a batch border (its begin by default) to the end of what is whole."""
     position = info.start if at is None else at
-    view = _view(info.path)
+    view = view_of(info.path)
     batch_offset = offset = from_offset
     loose: list[Record] = []
     problem = None
@@ -114,8 +117,7 @@ def scan(info: SegmentInfo, from_offset: int = HEADER_BYTES, at: Position | None
                 break
             if record.sequence != sequence + 1:
                 raise Corrupt(
-                    f"{info.path}: record {record.sequence} follows {sequence}",
-                    code="journal-sequence",
+                    f"record {record.sequence} follows {sequence}", code="journal-sequence"
                 )
             if record.operation == Operation.BATCH:
                 end = _checked_end(view[batch_offset:offset], record, position, len(loose))
@@ -125,11 +127,19 @@ def scan(info: SegmentInfo, from_offset: int = HEADER_BYTES, at: Position | None
             else:
                 loose.append(_kept(record))
         except Corrupt as error:
-            problem = error
+            problem = placed(error, info.path, offset, sequence)
             break
         sequence = record.sequence
         offset += record.length
     return Scan(position, batch_offset, tuple(loose), offset, problem)
+
+
+def placed(problem: Corrupt, path: Path, offset: int, sequence: int) -> Corrupt:
+    """The same problem with the place where it was found."""
+    return Corrupt(
+        f"{path} is damaged at offset {offset}, behind sequence {sequence}: {problem.sentence}",
+        code=problem.code,
+    )
 
 
 def _kept(record: Record) -> Record:
@@ -139,7 +149,7 @@ def _kept(record: Record) -> Record:
     )
 
 
-def _view(path: Path) -> memoryview:
+def view_of(path: Path) -> memoryview:
     """Read-only view of a whole file; it is unmapped when the last slice of it is gone."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -161,6 +171,8 @@ class Cursor:
         self._directory = directory
         self._descriptor = -1
         self._offset = 0
+        self._path = directory
+        self._look_again_at = 0.0
         self.position = after
         if not self._locate(after):
             raise Corrupt(
@@ -170,10 +182,34 @@ class Cursor:
 
     def next(self) -> Batch | None:
         """The next closed batch, or None when there is none yet."""
+        batch = self._read_on()
+        if batch is None and self._cut_off():
+            # Unless it came just now.
+            batch = self._read_on()
+            if batch is None:
+                raise placed(
+                    Corrupt("no batch ends there, and the journal goes on", code="journal-gap"),
+                    self._path,
+                    self._offset,
+                    self.position.sequence,
+                )
+        return batch
+
+    def _read_on(self) -> Batch | None:
         batch = self._read()
         if batch is None and self._advance():
             batch = self._read()
         return batch
+
+    def _cut_off(self) -> bool:
+        """Now and then: a later segment is there although this one has no end that leads to it."""
+        now = time.monotonic()
+        if now < self._look_again_at:
+            return False
+        self._look_again_at = now + LOOK_EVERY_SECONDS
+        expected = segment_path(self._directory, self.position.sequence + 1).name
+        later = [name for name in os.listdir(self._directory) if name.endswith(SUFFIX)]
+        return any(name > self._path.name and name != expected for name in later)
 
     @property
     def unread_bytes(self) -> int:
@@ -188,9 +224,10 @@ class Cursor:
             self._descriptor = -1
 
     def _locate(self, after: Position) -> bool:
-        candidates = [
-            s for s in list_segments(self._directory) if s.start.sequence <= after.sequence
-        ]
+        segments = list_segments(self._directory)
+        # Nothing leads over a gap: what lies before the last one is of no use to anybody.
+        gap = max((at for at, info in enumerate(segments) if info.after_gap), default=0)
+        candidates = [s for s in segments[gap:] if s.start.sequence <= after.sequence]
         for info in reversed(candidates):
             self._open(info)
             while self.position.sequence < after.sequence and self._read() is not None:
@@ -206,6 +243,7 @@ class Cursor:
         self.close()
         self._descriptor = os.open(info.path, os.O_RDONLY | os.O_CLOEXEC)
         self._offset = HEADER_BYTES
+        self._path = info.path
         self.position = info.start
 
     def _advance(self) -> bool:
@@ -217,22 +255,30 @@ class Cursor:
             return False
         head = os.pread(descriptor, HEADER_BYTES, 0)
         try:
-            _, start = decode_header(path, head)
+            _, start, _ = decode_header(path, head)
         except Corrupt:
             os.close(descriptor)
             return False
         if start != self.position:
             os.close(descriptor)
-            raise Corrupt(f"{path} does not go on where the journal ends", code="journal-gap")
+            raise Corrupt(
+                f"{path} does not go on at {self.position.epoch}/{self.position.sequence}: what "
+                "was changed in between is not in the journal",
+                code="journal-gap",
+            )
         self.close()
         self._descriptor, self._offset = descriptor, HEADER_BYTES
+        self._path = path
         return True
 
     def _read(self) -> Batch | None:
-        data = os.pread(self._descriptor, _READ_AHEAD_BYTES, self._offset)
-        batch = self._first_batch(data)
-        if batch is None and len(data) == _READ_AHEAD_BYTES:
-            batch = self._first_batch(os.pread(self._descriptor, BATCH_BYTES_MAX, self._offset))
+        try:
+            data = os.pread(self._descriptor, _READ_AHEAD_BYTES, self._offset)
+            batch = self._first_batch(data)
+            if batch is None and len(data) == _READ_AHEAD_BYTES:
+                batch = self._first_batch(os.pread(self._descriptor, BATCH_BYTES_MAX, self._offset))
+        except Corrupt as problem:
+            raise placed(problem, self._path, self._offset, self.position.sequence) from problem
         if batch is not None:
             self._offset += len(batch.data)
             self.position = batch.end

@@ -30,6 +30,7 @@ class Operation(IntEnum):
     EPOCH = 1
     BATCH = 2
     ADOPT = 3
+    GAP = 4
     CREATE = 10
     ORPHAN = 11
     UNLINK = 12

@@ -4,9 +4,11 @@ What enters: bytes of records. What leaves: segments on disk. Called by the guar
 the receive log of the replicator, which keep the same format.
 """
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from stat import S_ISREG
 from struct import Struct
 from typing import NamedTuple
 
@@ -18,9 +20,11 @@ from everup.model.position import Position
 from everup.system.files import REAL_DOOR, Door, sync_directory
 
 MAGIC = b"EVSEGM01"
-HEADER = Struct("<8sQQQ16s12xI")
+HEADER = Struct("<8sQQQ16sI8xI")
 HEADER_BYTES = HEADER.size
 SUFFIX = ".segment"
+AFTER_GAP = 1
+"""Flag of a segment that does not go on where the one before it ends."""
 
 assert HEADER_BYTES == 64
 
@@ -34,21 +38,28 @@ class SegmentInfo(NamedTuple):
     first_sequence: int
     start: Position
     byte_count: int
+    after_gap: bool = False
+    """What was changed between the segment before and this one is not in the journal."""
 
 
-def encode_header(first_sequence: int, start: Position) -> bytes:
-    head = HEADER.pack(MAGIC, first_sequence, start.epoch, start.sequence, start.checksum, 0)
+def encode_header(first_sequence: int, start: Position, flags: int = 0) -> bytes:
+    head = HEADER.pack(MAGIC, first_sequence, start.epoch, start.sequence, start.checksum, flags, 0)
     return head[:60] + crc32c(head[:60]).to_bytes(4, "little")
 
 
-def decode_header(path: Path, data: bytes) -> tuple[int, Position]:
-    """(first sequence, position at the start). Raises Corrupt."""
+def decode_header(path: Path, data: bytes) -> tuple[int, Position, bool]:
+    """(first sequence, position at the start, behind a gap). Raises Corrupt."""
     if len(data) < HEADER_BYTES:
         raise Corrupt(f"segment {path} has no whole header", code="segment-header")
-    magic, first, epoch, sequence, checksum, check = HEADER.unpack_from(data)
+    magic, first, epoch, sequence, checksum, flags, check = HEADER.unpack_from(data)
     if magic != MAGIC or crc32c(data[:60]) != check:
         raise Corrupt(f"the header of segment {path} is damaged", code="segment-header")
-    return first, Position(epoch, sequence, checksum)
+    if first != sequence + 1 or path.name != segment_path(path.parent, first).name:
+        raise Corrupt(
+            f"segment {path} holds what follows {epoch}/{sequence}, which is not its name",
+            code="segment-foreign",
+        )
+    return first, Position(epoch, sequence, checksum), bool(flags & AFTER_GAP)
 
 
 def segment_path(directory: Path, first_sequence: int) -> Path:
@@ -56,7 +67,8 @@ def segment_path(directory: Path, first_sequence: int) -> Path:
 
 
 def list_segments(directory: Path) -> list[SegmentInfo]:
-    """All segments in order. Raises Corrupt for a damaged header.
+    """All segments in order. Raises Corrupt for a damaged header and for a file that only looks
+    like a segment (another name, a link, a copy).
 
     A last segment whose header was never written whole (power cut right after its creation) holds
     nothing and is left out.
@@ -64,14 +76,35 @@ def list_segments(directory: Path) -> list[SegmentInfo]:
     paths = sorted(directory.glob(f"*{SUFFIX}"))
     found = []
     for path in paths:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(HEADER_BYTES)
+        try:
+            size, head = _head(path)
+        except FileNotFoundError:
+            # Released at this moment.
+            continue
         if path == paths[-1] and (len(head) < HEADER_BYTES or not any(head)):
             continue
-        first, start = decode_header(path, head)
-        found.append(SegmentInfo(path, first, start, size))
+        first, start, after_gap = decode_header(path, head)
+        found.append(SegmentInfo(path, first, start, size, after_gap))
     return found
+
+
+def _head(path: Path) -> tuple[int, bytes]:
+    """Size and header; never waits on a file that is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as problem:
+        if problem.errno not in (errno.ELOOP, errno.EACCES, errno.ENXIO):
+            raise
+        raise Corrupt(
+            f"{path} cannot be opened as a segment: {problem.strerror}", code="segment-foreign"
+        ) from problem
+    try:
+        status = os.fstat(descriptor)
+        if not S_ISREG(status.st_mode):
+            raise Corrupt(f"{path} is not a file", code="segment-foreign")
+        return status.st_size, os.pread(descriptor, HEADER_BYTES, 0)
+    finally:
+        os.close(descriptor)
 
 
 class SegmentAppender:
@@ -96,6 +129,7 @@ class SegmentAppender:
         self.path: Path | None = None
         self.offset = 0
         self.unsynced = False
+        self._trouble: OSError | None = None
 
     def open_at(self, path: Path, offset: int) -> None:
         """Go on in an existing segment; what lies behind `offset` is cut."""
@@ -130,7 +164,9 @@ class SegmentAppender:
                 while rest:
                     count = os.pwrite(self._descriptor, rest, before + length - len(rest))
                     rest = rest[count:]
-        except OSError:
+        except OSError as problem:
+            if self._descriptor < 0:
+                raise self._trouble or problem from None
             os.ftruncate(self._descriptor, before)
             raise
         self.offset = before + length
@@ -146,6 +182,11 @@ class SegmentAppender:
             except OSError:
                 self.unsynced = True
                 raise
+
+    def forget(self, trouble: OSError | None = None) -> None:
+        """Stand in no segment; appending raises `trouble` until one is opened or begun."""
+        self.close()
+        self.path, self.offset, self.unsynced, self._trouble = None, 0, False, trouble
 
     def duplicate(self) -> int:
         """A descriptor of the current segment, for a sync outside the owner's lock."""

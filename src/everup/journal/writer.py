@@ -7,14 +7,22 @@ and the table it comes from). Recovery after a crash is the ordinary start (`rec
 
 import os
 import threading
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from blake3 import blake3
 
 from everup.errors import Corrupt
-from everup.journal.operation import BatchEnd, Epoch, ModifiedTime, encode_batch_end, encode_times
+from everup.journal import recovery
+from everup.journal.gap import NewChain, write_new_chain
+from everup.journal.operation import (
+    BatchEnd,
+    Epoch,
+    Gap,
+    ModifiedTime,
+    encode_batch_end,
+    encode_times,
+)
 from everup.journal.reader import Scan, scan
 from everup.journal.record import Operation, Record, encode_head
 from everup.journal.segment import (
@@ -23,7 +31,6 @@ from everup.journal.segment import (
     Buffer,
     SegmentAppender,
     SegmentInfo,
-    list_segments,
     segment_path,
 )
 from everup.limits import BATCH_BYTES, SEGMENT_BYTES
@@ -88,19 +95,16 @@ class JournalWriter:
     def recover(self) -> Recovered | None:
         """Go on where the last writer stopped; a torn tail is cut. None: no journal here yet.
 
-        Raises Corrupt when an earlier segment is damaged or missing.
+        Reads the newest segment, and of the older ones where each begins and ends. Raises Corrupt
+        (nothing is changed then) when one is missing, foreign or leads elsewhere, or when whole
+        records follow what is damaged: that is no torn tail, and cutting there would lose them.
         """
-        segments = list_segments(self._directory)
-        if not segments:
+        found = recovery.examine(self._directory)
+        if found is None:
             return None
-        for before, after in pairwise(segments):
-            result = scan(before)
-            if result.problem or result.loose or result.end != after.start:
-                raise result.problem or Corrupt(
-                    f"{before.path} does not lead to {after.path}", code="journal-gap"
-                )
-        last = segments[-1]
-        result = scan(last)
+        last, result, stranded = found
+        if stranded is not None:
+            raise recovery.stranded_problem(last.path, result, stranded)
         self._go_on(last.path, result)
         cut = last.byte_count - result.loose_end_offset
         return Recovered(self._start, result.loose, cut, result.problem)
@@ -111,16 +115,23 @@ class JournalWriter:
         Only what lies behind it is read, so a killed writer is replaced in milliseconds. For a
         start after a power cut this is not enough: see `recover`.
         """
-        path, offset = closed.segment, closed.offset
-        following = segment_path(self._directory, closed.position.sequence + 1)
+        path, offset, start = closed.segment, closed.offset, closed.position
+        following = segment_path(self._directory, start.sequence + 1)
         if following.exists() and following.stat().st_size >= HEADER_BYTES:
             path, offset = following, HEADER_BYTES
         size = path.stat().st_size
-        info = SegmentInfo(path, closed.position.sequence + 1, closed.position, size)
-        result = scan(info, offset, closed.position)
+        info = SegmentInfo(path, start.sequence + 1, start, size)
+        result = scan(info, offset, start)
         self._go_on(path, result)
         cut = size - result.loose_end_offset
         return Recovered(self._start, result.loose, cut, result.problem)
+
+    def stand_at(self, position: Position) -> None:
+        """A journal that cannot be read ended here, as far as anybody knows. Only `prepare` and
+        `enter`, or a new epoch, make it usable again."""
+        self._file.forget()
+        self._begin_batch(position)
+        self.epoch, self.sequence = position.epoch, position.sequence
 
     def _go_on(self, path: Path, result: Scan) -> None:
         self._file.open_at(path, result.loose_end_offset)
@@ -162,6 +173,21 @@ class JournalWriter:
         self._file.unsynced = True
         self._file.sync()
         return closed
+
+    def prepare(self, gap: Gap) -> NewChain:
+        """Write the first segment of a chain that goes on behind `gap`, durable, beside the
+        journal. Wants no lock: a journal that failed stands still meanwhile. Raises OSError."""
+        return write_new_chain(self._directory, gap, self._door)
+
+    def enter(self, chain: NewChain) -> Closed:
+        """Go on in the prepared chain; what the open batch held is dropped, it never had a
+        position. Raises OSError; then nothing has changed."""
+        path = segment_path(self._directory, chain.start.sequence + 1)
+        os.replace(chain.path, path)
+        self._file.open_at(path, chain.byte_count)
+        self._begin_batch(chain.end)
+        self.epoch, self.sequence = chain.end.epoch, chain.end.sequence
+        return Closed(chain.end, path, chain.byte_count)
 
     def _forget_segments(self) -> None:
         """Oldest first, so that what a crash leaves of them is still one chain."""
@@ -231,7 +257,11 @@ class JournalWriter:
         assert self._file.path is not None
         closed = Closed(self._start, self._file.path, self._file.offset)
         if self._file.full:
-            self._file.begin(self.sequence + 1, self._start)
+            try:
+                self._file.begin(self.sequence + 1, self._start)
+            except OSError as trouble:
+                # The batch is closed; it is the next record that finds no place.
+                self._file.forget(trouble)
         return closed
 
     def sync(self) -> None:
