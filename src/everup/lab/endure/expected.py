@@ -57,7 +57,11 @@ EXPECTED: tuple[Expected, ...] = (
         r"^everup-replicator: (resync-started|resync-finished|divergence): ",
         "the replicator tells what it does; a divergence is what a power cut leaves behind",
     ),
-    _say("everup-guard", r"^everup-guard: gate closed at ", "the guard tells what it did"),
+    _say(
+        "everup-guard",
+        r"^everup-guard: (a connection ended, closing the gate|gate closed at )",
+        "the guard tells what it does; it also hears the end of connections that it ends itself",
+    ),
     # --- the group tells people what the fault did to it
     _say(
         "everup-agent",
@@ -80,6 +84,19 @@ EXPECTED: tuple[Expected, ...] = (
         r"Input/output error",
         "the disk lost power a moment before the processes did",
         *_POWER,
+    ),
+    # --- space and cables
+    _say(
+        "everup-",
+        r"No space left on device",
+        "whoever cannot write says so, and goes on when there is room",
+        "full-disk",
+    ),
+    _say(
+        "everup-agent",
+        r"alerts\.outbox: not delivered yet: ",
+        "a message waits until its network is back",
+        *("isolate", "cut", "flap", "slow"),
     ),
     # --- a server that is away for more than ten seconds
     _say(
