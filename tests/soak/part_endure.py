@@ -1,4 +1,4 @@
-"""Fifty endurance rounds: every kind of fault twice, under load, with an audit after each.
+"""Endurance rounds: every kind of fault twice, under load, with an audit after each.
 
 What enters: what an earlier run has done. What leaves: findings, the rounds, the seed. A portion of
 rounds has a lab of its own, so that a run can be broken off and go on between portions.
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from everup.lab.endure.plan import KINDS
+from everup.lab.endure.plan import DECK
 from everup.lab.endure.run import Wishes, run_endure
 
 PROJECT = Path(__file__).parents[2]
 SEED = 2026
-ROUNDS = 2 * len(KINDS)
+ROUNDS = 2 * len(DECK)
 PORTION = 10
 
 

@@ -8,7 +8,7 @@ from everup.lab.endure.audit import two_voices
 from everup.lab.endure.expected import EXPECTED, unexpected
 from everup.lab.endure.history import History, Judgement, judge
 from everup.lab.endure.logs import Line, parse
-from everup.lab.endure.plan import KINDS, PROCESSES, draw
+from everup.lab.endure.plan import DECK, KINDS, PROCESSES, draw
 from everup.lab.endure.report import Report, Round
 from everup.lab.endure.scene import Cast
 from everup.lab.endure.words import tell
@@ -25,11 +25,20 @@ def test_the_same_seed_gives_the_same_faults_and_moments() -> None:
     assert plans != [draw(8, number) for number in range(1, 60)]
 
 
-def test_no_kind_comes_twice_before_all_came_once() -> None:
-    count = len(KINDS)
+def test_every_kind_comes_once_in_each_deck() -> None:
+    count = len(DECK)
     for deck in range(3):
-        kinds = {draw(3, deck * count + number).kind for number in range(1, count + 1)}
-        assert kinds == set(KINDS)
+        kinds = [draw(3, deck * count + number).kind for number in range(1, count + 1)]
+        assert sorted(kinds) == sorted(DECK)
+        assert set(kinds) == set(KINDS)
+
+
+def test_two_faults_carry_the_marks_of_both() -> None:
+    plans = [draw(5, number) for number in range(1, 400)]
+    pairs = [plan for plan in plans if plan.kind == "two-faults"]
+    assert len(pairs) > 20
+    for plan in pairs:
+        assert {part.kind for part in plan.parts} < set(plan.marks)
 
 
 def test_every_plan_can_be_told_and_has_an_act() -> None:

@@ -50,6 +50,8 @@ class Group:
         if done.exit_code != 0:
             error = value.get("error", {})
             told = error.get("sentence") or (done.errors or done.output).strip()[-600:]
+            # A server that loses its power takes the command with it.
+            told = told or f"it ended with {done.exit_code} and said nothing; does {server} run?"
             raise EverupError(
                 f"everup {' '.join(words)} on {server}: {told}",
                 remedy=error.get("remedy", ""),

@@ -5,6 +5,7 @@ namespace. A cut takes the carrier away on both ends, as pulling a plug does. Wh
 cable is kept in a file, because it must outlast a power cut of the server.
 """
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -133,9 +134,14 @@ class Wiring:
         return {cable: CableState(**state) for cable, state in stored.items()}
 
     def _remember(self, cable: str, **changes: object) -> None:
-        states = {name: asdict(state) for name, state in self.states().items()}
-        states[cable] = {**asdict(self.state(cable)), **changes}
-        self._file.write_text(json.dumps(states, indent=1))
+        """One at a time: two cables may be cut in the same moment."""
+        with self._file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            states = {name: asdict(state) for name, state in self.states().items()}
+            states[cable] = {**asdict(self.state(cable)), **changes}
+            temporary = self._file.with_suffix(".new")
+            temporary.write_text(json.dumps(states, indent=1))
+            temporary.rename(self._file)
 
     def _mute(self, cable: str, direction: str, *, undo: bool = False) -> None:
         names = [_DIRECTIONS[direction]]

@@ -6,10 +6,10 @@ repaired by `Scene.repair` afterwards. Called by `run`.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
-from everup.errors import DeadlinePassed
+from everup.errors import DeadlinePassed, EverupError
 from everup.lab.endure.plan import Plan, Values
 from everup.lab.endure.scene import Cast, Scene, quietly, wait_until
 
@@ -25,7 +25,6 @@ _WITNESS_UNIT = "everup-witness"
 _TAKEOVER_S = 12.0
 _HEARD_AGAIN_S = 40.0
 _LEAST_OFF_FOR_A_TAKEOVER_S = 4.0
-_FILLER = "/srv/filler"
 
 Findings = list[str]
 
@@ -42,6 +41,21 @@ class Acts:
         act: Callable[[Cast, Values], Findings | None]
         act = getattr(self, plan.kind.replace("-", "_"))
         return act(cast, plan.values) or []
+
+    def two_faults(self, cast: Cast, values: Values) -> None:
+        """What a single fault must lead to is not judged here: the other one may forbid it."""
+        first, second = values["parts"]
+        with ThreadPoolExecutor(2) as pool:
+            begun = [pool.submit(self._part, part, cast) for part in (first, second)]
+        for each in begun:
+            problem = each.exception()
+            if problem is not None and not isinstance(problem, EverupError | OSError):
+                raise problem
+
+    def _part(self, part: Values, cast: Cast) -> None:
+        """A part that finds its server without power has nothing to do, and says so by an error."""
+        time.sleep(part["after_s"])
+        self.perform(Plan(0, part["kind"], part["values"], 0.0), cast)
 
     # --- power ----------------------------------------------------------------------------------
 
@@ -193,22 +207,9 @@ class Acts:
     # --- space ----------------------------------------------------------------------------------
 
     def full_disk_passive(self, cast: Cast, values: Values) -> None:
-        with self._full_disk(cast.passive):
-            time.sleep(values["full_s"])
-
-    @contextmanager
-    def _full_disk(self, name: str) -> Iterator[None]:
-        """Not one block is left on the server's disk."""
-        run = self._scene.run
-        free = run(name, "stat", "--file-system", "--format=%f %S", "/srv").split()
-        size = int(free[0]) * int(free[1]) - (1 << 20)
-        run(name, "fallocate", "--length", str(size), _FILLER, check=False)
-        run(name, "dd", "if=/dev/zero", f"of={_FILLER}.rest", "bs=64k", check=False)
-        run(name, "dd", "if=/dev/zero", f"of={_FILLER}.crumbs", "bs=512", check=False)
-        try:
-            yield
-        finally:
-            run(name, "rm", "-f", _FILLER, f"{_FILLER}.rest", f"{_FILLER}.crumbs")
+        self._scene.fill_disk(cast.passive)
+        time.sleep(values["full_s"])
+        self._scene.clear_disk(cast.passive)
 
     # --- people ---------------------------------------------------------------------------------
 

@@ -2,9 +2,9 @@
 
 What enters: a seed, a number of rounds. What leaves: plans, the same for the same seed on any
 machine. A round's own numbers come from the seed and the round's number, so that round 17 can be
-repeated without the sixteen before it. Kinds are dealt like cards: none comes twice before all
-came once. Servers are named by role (`active`, `passive`, `witness`), since the same plan must fit
-whoever is active when its moment comes.
+repeated without the sixteen before it. Kinds are dealt like cards from a deck that has each once
+(and two faults at a time more often). Servers are named by role (`active`, `passive`, `witness`),
+since the same plan must fit whoever is active when its moment comes.
 """
 
 import random
@@ -52,7 +52,16 @@ class Plan:
         """The kind, and `KIND:PROCESS` for each process that is killed: what may be said depends
         on it."""
         killed = self.values.get("processes", ())
-        return (self.kind, *(f"{self.kind}:{process}" for process in killed))
+        own = (self.kind, *(f"{self.kind}:{process}" for process in killed))
+        return (*own, *(mark for part in self.parts for mark in part.marks))
+
+    @property
+    def parts(self) -> tuple["Plan", ...]:
+        """The faults that a round of several consists of."""
+        return tuple(
+            Plan(self.number, part["kind"], part["values"], part["after_s"])
+            for part in self.values.get("parts", ())
+        )
 
 
 def _seconds(chance: random.Random, least: float, most: float) -> float:
@@ -151,9 +160,31 @@ def _in_switchover(chance: random.Random) -> Values:
     return {"who": chance.choice(DATA_ROLES), "into_s": _seconds(chance, 0.02, 1.8)}
 
 
+def _two_faults(chance: random.Random) -> Values:
+    """The second begins while the first still lasts, or just after."""
+    parts = []
+    for kind, after_s in ((chance.choice(_SIMPLE), 0.0), (chance.choice(_SIMPLE), None)):
+        values = KINDS[kind](chance)
+        parts.append(
+            {
+                "kind": kind,
+                "values": values,
+                "after_s": _seconds(chance, 0.05, 5) if after_s is None else after_s,
+            }
+        )
+    return {"parts": parts}
+
+
 def _nothing(_: random.Random) -> Values:
     return {}
 
+
+_SIMPLE = (
+    *("power-cut-active", "power-cut-passive", "power-cut-witness", "reboot-active"),
+    *("freeze-short", "freeze-active", "freeze-passive", "kill-active", "kill-passive"),
+    *("kill-witness", "cut", "cut-one-way", "isolate-active", "isolate-passive", "flap"),
+    *("slow-channel", "full-disk-passive", "switchover"),
+)
 
 KINDS: dict[str, Callable[[random.Random], Values]] = {
     "power-cut-active": _power_cut,
@@ -181,13 +212,15 @@ KINDS: dict[str, Callable[[random.Random], Values]] = {
     "power-cut-in-switchover": _in_switchover,
     "power-cut-active-in-resync": _in_resync,
     "stale-first": _stale_first,
+    "two-faults": _two_faults,
 }
+DECK = (*KINDS, "two-faults", "two-faults", "two-faults")
 
 
 def draw(seed: int, number: int) -> Plan:
     """The plan of round `number` (from 1) under `seed`."""
-    deck, card = divmod(number - 1, len(KINDS))
-    kinds = list(KINDS)
+    deck, card = divmod(number - 1, len(DECK))
+    kinds = list(DECK)
     random.Random(f"{seed}/deck/{deck}").shuffle(kinds)
     chance = random.Random(f"{seed}/round/{number}")
     after_s = _seconds(chance, 0.2, _LONGEST_WAIT_S)

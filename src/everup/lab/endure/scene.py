@@ -6,6 +6,7 @@ the faults are made of. One object per endurance run; `cast` is drawn anew for e
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from everup.wire.local import call
 
 POLL_S = 0.05
 _ASK_MS = 2000
+_FILLERS = ("/srv/filler", "/srv/filler.rest", "/srv/filler.crumbs")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Scene:
         self.stage = stage
         self.lab = stage.lab
         self.group = stage.group
+        self._switches: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def cast(self) -> Cast:
         active = self.group.active()
@@ -83,15 +86,33 @@ class Scene:
 
     def power_cut(self, *names: str) -> None:
         """All of them at the same moment, as when a room loses power."""
-        servers = [self.server(name) for name in names if self.server(name).powered]
         with ThreadPoolExecutor(len(ROLES)) as pool:
-            for cut in [pool.submit(server.power_cut) for server in servers]:
+            for cut in [pool.submit(self._power_cut, name) for name in names]:
                 cut.result()
+
+    def _power_cut(self, name: str) -> None:
+        with self._switches[name]:
+            if self.server(name).powered:
+                self.server(name).power_cut()
 
     def power_on(self, name: str) -> None:
         """Give power; the boot goes on beside us."""
-        if not self.server(name).powered:
-            self.lab.power_on(name, wait=False)
+        with self._switches[name]:
+            if not self.server(name).powered:
+                self.lab.power_on(name, wait=False)
+
+    def fill_disk(self, name: str) -> None:
+        """Not one block is left on the server's disk."""
+        free = self.run(name, "stat", "--file-system", "--format=%f %S", "/srv").split()
+        size = int(free[0]) * int(free[1]) - (1 << 20)
+        self.run(name, "fallocate", "--length", str(size), _FILLERS[0], check=False)
+        self.run(name, "dd", "if=/dev/zero", f"of={_FILLERS[1]}", "bs=64k", check=False)
+        self.run(name, "dd", "if=/dev/zero", f"of={_FILLERS[2]}", "bs=512", check=False)
+
+    def clear_disk(self, name: str) -> None:
+        """There is room again; done from the host, whatever state the server is in."""
+        for filler in _FILLERS:
+            self.server(name).disk.real(filler).unlink(missing_ok=True)
 
     def cables(self, name: str) -> list[str]:
         return [f"{name}:{network}" for network in server_plan(name).hosts]
@@ -121,7 +142,9 @@ class Scene:
                 if word != "whole":
                     self.lab.heal(f"{line.name}:{network}")
             if not line.power:
-                self.lab.power_on(line.name, wait=False)
+                self.power_on(line.name)
+        for name in self.lab.data_servers:
+            self.clear_disk(name)
 
     def whole(self) -> Json | None:
         """The active server's status when the pair is in sync and could fail over by itself."""

@@ -24,6 +24,9 @@ def tell(plan: Plan, cast: Cast) -> str:
         return f"kill -9 on {subject}: {what}"
     if kind.startswith("isolate"):
         return f"{subject} is cut off{_way(values['one_way'])} for {values['cut_s']:.1f} s"
+    if plan.parts:
+        first, second = plan.parts
+        return f"{tell(first, cast)}; {second.after_s:.1f} s later {tell(second, cast)}"
     told = {
         "both-off": lambda: _both_off(plan, who),
         "all-off": lambda: f"everything loses power; back come {', '.join(values['on'])}",
