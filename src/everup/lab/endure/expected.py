@@ -52,6 +52,7 @@ EXPECTED: tuple[Expected, ...] = (
         "the keeper's own events; the agent hears them and judges",
     ),
     _say("everup-", r"^keeper of \w+ runs as ", "a keeper says its incarnation when it starts"),
+    _say("everup-", r"^found the lease of epoch \d+ again", "a killed keeper goes on", "kill"),
     _say(
         "everup-replicator",
         r"^everup-replicator: (resync-started|resync-finished|divergence): ",
@@ -84,6 +85,13 @@ EXPECTED: tuple[Expected, ...] = (
         r"Input/output error",
         "the disk lost power a moment before the processes did",
         *_POWER,
+    ),
+    _say(
+        "everup-guard",
+        r"^everup-guard: the journal's end was cut by ",
+        "a journal that was not closed in order ends with a batch that nobody finished",
+        *_POWER,
+        "kill-active",
     ),
     # --- space and cables
     _say(
