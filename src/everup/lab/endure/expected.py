@@ -39,7 +39,7 @@ _FILES_GO = (
 # Rounds in which a server stands still, restarts, or cannot reach the voters.
 _ENDS_A_LEASE = (
     *("power-cut", "both-off", "all-off", "reboot", "stale-first", "freeze", "kill", "isolate"),
-    *("cut", "flap", "slow", "switchover"),
+    *("cut", "flap", "slow", "switchover", "two-faults"),
 )
 _POWER = ("power-cut", "both-off", "all-off", "reboot", "stale-first", "switchover-in-resync")
 
@@ -78,6 +78,17 @@ EXPECTED: tuple[Expected, ...] = (
         "a switchover that a fault hit is taken back",
         "power-cut-in-switchover",
         "switchover-in-resync",
+    ),
+    _say(
+        "everup-agent",
+        r"act\.executor: Stand\(.*\): (granted-elsewhere|no-majority|outvoted)",
+        "who is cut off stands in vain; an overtaken candidate as well",
+        *_ENDS_A_LEASE,
+    ),
+    _say(
+        "everup-agent",
+        r"is not observed: \w+ did not answer 'status' in \d+ ms",
+        "on a busy or frozen machine one look comes to nothing; the next turn looks again",
     ),
     # --- power
     _say(
@@ -149,6 +160,18 @@ EXPECTED: tuple[Expected, ...] = (
         r"(PANIC|ERROR|FATAL|WARNING):  .*(Input/output error|Software caused connection abort|"
         r"Transport endpoint is not connected|Read-only file system)",
         "a database that runs while its files go away says so and stops",
+        *_FILES_GO,
+    ),
+    _say(
+        "postgres",
+        r"PANIC:  could not locate a valid checkpoint record",
+        "it tries to recover by itself over files that are not there any more",
+        *_FILES_GO,
+    ),
+    _say(
+        "everup-agent",
+        r"did not stop in \d+ ms and is killed",
+        "a database whose files are gone does not always stop in order",
         *_FILES_GO,
     ),
     _say(
