@@ -235,9 +235,12 @@ def fallocate(request: Request) -> bytes:
         request.slot.intend(request.unique, 0, object_id, NO_OBJECT)
         drop = _drop_privileges(request, hot, _may_not_keep(request))
         try:
-            allocate(hot.descriptor, mode, offset, length)
+            _allocate(hot, mode, offset, length)
         except OSError:
             _record_dropped(request, hot, object_id, drop)
+            with order.lock:
+                # It may have been half-way done, and undone: the time stays changed.
+                order.touch(tree, hot)
             raise
         if not hot.orphan:
             with order.lock:
@@ -248,6 +251,17 @@ def fallocate(request: Request) -> bytes:
                 order.record(tree, Operation.ALLOCATE, object_id, arguments, b"", request)
     order.confirm()
     return b""
+
+
+def _allocate(hot: Hot, mode: int, offset: int, length: int) -> None:
+    """All or nothing: ext4 leaves a longer file behind when the disk is full half-way."""
+    before = os.fstat(hot.descriptor).st_size
+    try:
+        allocate(hot.descriptor, mode, offset, length)
+    except OSError:
+        if os.fstat(hot.descriptor).st_size != before:
+            os.ftruncate(hot.descriptor, before)
+        raise
 
 
 def copy_file_range(request: Request) -> bytes:

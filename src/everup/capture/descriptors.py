@@ -20,7 +20,7 @@ class Hot:
 
     __slots__ = (
         "capabilities", "default_acl", "descriptor", "directory", "hint", "node", "object_id",
-        "orphan", "path_only", "touched",
+        "orphan", "path_only", "pinned", "touched",
     )  # fmt: skip
 
     def __init__(self, node: int, descriptor: int) -> None:
@@ -32,6 +32,8 @@ class Hot:
         self.directory = False
         self.orphan = False
         self.touched = False
+        # The descriptor is the only way to the object: it lies in no directory at all.
+        self.pinned = False
         # None: not looked at yet
         self.default_acl: bool | None = None
         self.capabilities: bool | None = None
@@ -93,7 +95,7 @@ class Descriptors:
         wanted = self._hot_max // 8
         victims = []
         for hot in self.by_node.values():
-            if not hot.touched and hot.node != ROOT_NODE:
+            if not hot.touched and not hot.pinned and hot.node != ROOT_NODE:
                 victims.append(hot)
                 if len(victims) == wanted:
                     break
@@ -109,6 +111,11 @@ class Descriptors:
                 self._retire(hot)
                 if len(self._retired) > 64:
                     self._collect()
+
+    def collect(self) -> None:
+        """Close what no thread can be using any more."""
+        with self._lock:
+            self._collect()
 
     def _retire(self, hot: Hot) -> None:
         del self.by_node[hot.node]

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import stat
 import threading
+import time
 from pathlib import Path
 
 from everup.capture.descriptors import HOT_MAX, Descriptors, Hot, Marks
@@ -30,6 +31,11 @@ from everup.system.kernelcalls import (
 from everup.system.objectid import door, read_id, write_id
 
 LOCKS = 256
+RECENT_S = 1.0
+ROOM_S = 0.02
+ROOM_STEP_S = 0.001
+FREED_BLOCKS_MIN = 512
+"""Of 512 bytes: what a file without a name must hold to be emptied before it is closed."""
 _NOT_WRITABLE = (errno.EPERM, errno.EACCES, errno.EROFS, errno.ETXTBSY)
 DEFAULT_ACL = "system.posix_acl_default"
 ACCESS_ACL = "system.posix_acl_access"
@@ -53,6 +59,8 @@ class LowerTree:
         self.nodes = NodeTable(memory)
         self.locks = [threading.Lock() for _ in range(LOCKS)]
         self.orphans: dict[int, bytes] = {}
+        self._orphaned_s = -RECENT_S
+        self._released = 0
         hot = Hot(ROOT_NODE, os.dup(self.root))
         hot.directory = True
         hot.object_id = root_id
@@ -224,14 +232,46 @@ class LowerTree:
             hot.hint = None
             hot.orphan = orphaned
 
+    def set_aside(self, node: int, name: bytes) -> None:
+        """The object lies in the orphan directory now, until the kernel forgets it."""
+        self.orphans[node] = name
+        self._orphaned_s = time.monotonic()
+
     def remove_orphan(self, node: int) -> None:
-        """The kernel forgot an object that has no name any more."""
+        """Delete what has no name any more, if it lies in the orphan directory."""
         name = self.orphans.pop(node, None)
         if name is not None:
             try:
                 os.unlink(name, dir_fd=self.orphans_directory)
             except FileNotFoundError:
                 pass
+
+    def forgotten(self, node: int) -> None:
+        """The kernel uses the object no more: neither do we, and what has no name goes."""
+        self.remove_orphan(node)
+        hot = self.descriptors.by_node.get(node)
+        if hot is not None and hot.orphan and not hot.directory and not hot.path_only:
+            status = os.fstat(hot.descriptor)
+            if not status.st_nlink and status.st_blocks >= FREED_BLOCKS_MIN:
+                # Its descriptor is closed some time later; the room is wanted now.
+                os.ftruncate(hot.descriptor, 0)
+        self.descriptors.drop(node)
+        self._released += 1
+
+    def wait_for_room(self) -> bool:
+        """On a full disk: whether it is worth trying again.
+
+        The kernel tells a little later than the application, which had its answer, that a removed
+        file is not used any more. No lock is held; other threads are told meanwhile.
+        """
+        now = time.monotonic()
+        if now - self._orphaned_s > RECENT_S:
+            return False
+        before = self._released
+        while self._released == before and time.monotonic() < now + ROOM_S:
+            time.sleep(ROOM_STEP_S)
+        self.descriptors.collect()
+        return True
 
 
 class _Held:

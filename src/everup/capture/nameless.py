@@ -61,7 +61,7 @@ def tmpfile(request: Request) -> bytes:
         os.close(descriptor)
         raise
     node = pack_handle(handle)
-    tree.orphans[node] = aside
+    tree.set_aside(node, aside)
     hot = keep(request, node, descriptor, mode, object_id)
     hot.orphan = True
     status = os.fstat(hot.descriptor)

@@ -33,6 +33,9 @@ from everup.system.objectid import decode_id, door, write_id
 
 _KEPT_BITS = stat.S_ISUID | stat.S_ISGID
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NOT_ASIDE = (errno.ENOSPC, errno.EDQUOT, errno.EXDEV)
+"""The orphan directory cannot take a file: a full disk, or a directory with a project quota.
+Removing must work all the same; the file then lives as long as this process has it open."""
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -258,15 +261,22 @@ def removable_id(request: Request, above: Hot, name: bytes, node: int, handle: F
 
 def _unlink_or_keep(request: Request, above: Hot, name: bytes, node: int, object_id: bytes) -> bool:
     """Remove a name. The last one is moved aside: a process may still have the file open, and its
-    data must not die with this process. The kernel's FORGET removes it. True when moved."""
+    data must not die with this process. The kernel's FORGET removes it. True if it was the last."""
     status = os.stat(name, dir_fd=above.descriptor, follow_symlinks=False)
     if status.st_nlink > 1:
         os.unlink(name, dir_fd=above.descriptor)
         return False
     tree = request.tree
     aside = object_id.hex().encode()
-    os.rename(name, aside, src_dir_fd=above.descriptor, dst_dir_fd=tree.orphans_directory)
-    tree.orphans[node] = aside
+    try:
+        os.rename(name, aside, src_dir_fd=above.descriptor, dst_dir_fd=tree.orphans_directory)
+    except OSError as error:
+        if error.errno not in NOT_ASIDE:
+            raise
+        tree.hot(node).pinned = True
+        os.unlink(name, dir_fd=above.descriptor)
+        return True
+    tree.set_aside(node, aside)
     return True
 
 

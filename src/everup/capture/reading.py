@@ -90,9 +90,7 @@ def batch_forget(request: Request) -> None:
 def _forget(request: Request, dropped: list[tuple[int, int]]) -> None:
     tree = request.tree
     for node in tree.nodes.forget(request.slot.number, request.unique, dropped):
-        tree.descriptors.drop(node)
-        if node in tree.orphans:
-            tree.remove_orphan(node)
+        tree.forgotten(node)
 
 
 def getattr(request: Request) -> bytes:

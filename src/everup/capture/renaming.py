@@ -13,7 +13,7 @@ from typing import NamedTuple
 from everup.capture import protocol
 from everup.capture.descriptors import Hot
 from everup.capture.lower import LowerTree
-from everup.capture.naming import named_id
+from everup.capture.naming import NOT_ASIDE, named_id
 from everup.capture.nodes import pack_handle
 from everup.capture.protocol import IN_HEADER_BYTES
 from everup.capture.session import Request
@@ -113,16 +113,16 @@ def _other_of(intent: Intent, old: _Named | None, tree: LowerTree) -> _Other:
 
 
 def _apply(request: Request, move: _Move, new: _Named | None) -> bool:
-    """Rename in the lower tree; True when the replaced file was moved aside for who has it open."""
+    """Rename in the lower tree; True when what it replaced has no name any more."""
     tree = request.tree
-    aside = b""
+    aside, last = False, False
     if new is not None and not move.flags & RENAME_EXCHANGE:
         if stat.S_ISDIR(new.mode):
             tree.hot(new.node)
+            last = True
         elif not move.flags & RENAME_NOREPLACE and (new.links == 1 or new.node in tree.orphans):
-            aside = new.object_id.hex().encode()
-            _link_aside(tree, move, aside)
-            tree.orphans[new.node] = aside
+            last = True
+            aside = _link_aside(tree, move, new)
     try:
         lower_rename(
             move.above.descriptor, move.old_name, move.below.descriptor, move.new_name, move.flags
@@ -131,10 +131,12 @@ def _apply(request: Request, move: _Move, new: _Named | None) -> bool:
         if aside and new is not None:
             tree.remove_orphan(new.node)
         raise
-    return bool(aside) or (new is not None and stat.S_ISDIR(new.mode))
+    return last
 
 
-def _link_aside(tree: LowerTree, move: _Move, aside: bytes) -> None:
+def _link_aside(tree: LowerTree, move: _Move, new: _Named) -> bool:
+    """Give what will be replaced a name in the orphan directory; False when that is full."""
+    aside = new.object_id.hex().encode()
     try:
         os.link(
             move.new_name, aside, src_dir_fd=move.below.descriptor,
@@ -143,6 +145,13 @@ def _link_aside(tree: LowerTree, move: _Move, aside: bytes) -> None:
     except FileExistsError:
         # A killed worker came this far with the same request.
         pass
+    except OSError as error:
+        if error.errno not in NOT_ASIDE:
+            raise
+        tree.hot(new.node).pinned = True
+        return False
+    tree.set_aside(new.node, aside)
+    return True
 
 
 def _record(request: Request, move: _Move, moved: _Named, other: _Other) -> None:

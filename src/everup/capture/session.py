@@ -27,10 +27,12 @@ from everup.system.kernelcalls import DIRECTORY_BUFFER_BYTES, HandleCalls, sync_
 THREADS = 4
 SYNC_THREADS = 4
 KILLED_POLL_S = 0.1
+ROOM_TRIES = 2
 _IN = protocol.IN_HEADER
 _OUT = protocol.OUT_HEADER
 _OUT_BYTES = protocol.OUT_HEADER_BYTES
 _GONE = (errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN, errno.EBADF)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DIRECT_AND_SYNC = os.O_DIRECT | os.O_DSYNC
 _AGAIN = (errno.EINTR, errno.EAGAIN, errno.ENOENT)
 
@@ -106,6 +108,7 @@ class Session:
         self._resent: dict[int, int] = {}
         self._parked_lock = threading.Lock()
         self._sync_places = threading.Semaphore(SYNC_THREADS)
+        self._room_places = threading.Semaphore(THREADS - 2)
         self.requests = [Request(self, slot) for slot in slots.slots]
 
     def start(self) -> None:
@@ -142,7 +145,7 @@ class Session:
             request.slot.clear()
             marks.leave(place)
 
-    def handle(self, request: Request) -> None:
+    def handle(self, request: Request, tries: int = ROOM_TRIES) -> None:
         """Do and answer one request; its slot stays filled until the caller clears it."""
         try:
             if self._resent and self._was_parked(request):
@@ -157,11 +160,25 @@ class Session:
                     self.count(request)
                 self.answer(request.unique, answer)
         except OSError as error:
-            self._fail(request, error.errno or errno.EIO)
+            if error.errno in _FULL and tries and self._room(request):
+                self.handle(request, tries - 1)
+            else:
+                self._fail(request, error.errno or errno.EIO)
         except Exception:
             # A mistake of ours is one failed request, never a dead mount.
             traceback.print_exc()
             self._fail(request, errno.EIO)
+
+    def _room(self, request: Request) -> bool:
+        """Whether a removed file may just have made room. Some threads must go on to hear of it."""
+        if not self._room_places.acquire(blocking=False):
+            return False
+        try:
+            # The handler has ended: this thread uses no descriptor.
+            self.marks.enter(request.place)
+            return self.tree.wait_for_room()
+        finally:
+            self._room_places.release()
 
     def _was_parked(self, request: Request) -> bool:
         """A write that the worker before us had done and that still waits for its sync."""

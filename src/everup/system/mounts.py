@@ -129,9 +129,13 @@ def bind_read_only(source: Path, target: Path) -> None:
 
 
 def mount_fuse(device: int, target: Path, name: str) -> None:
-    """Mount the connection behind `device` over `target`, for every user of the machine."""
+    """Mount the connection behind `device` over `target`, for every user of the machine.
+
+    What the file system below does not allow (programs, devices, set-id bits) is not allowed here.
+    """
+    flags = os.statvfs(target).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
-    _mount(name, target, "fuse.everup", 0, options)
+    _mount(name, target, "fuse.everup", flags, options)
 
 
 def unmount(target: Path, flags: int = 0) -> None:
