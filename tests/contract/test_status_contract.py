@@ -112,3 +112,12 @@ async def test_status_has_the_shape_of_the_contract(answer: Any) -> None:
     status = msgspec.convert(msgspec.json.decode(msgspec.json.encode(await answer())), Status)
     assert [server.name for server in status.servers] == ["primary", "secondary"]
     assert status.group == "shop"
+
+
+async def test_status_before_the_first_protect_is_calm() -> None:
+    """Nothing is out of sync, and nothing is at risk, where nothing is protected."""
+    status = await real()
+    assert status["state"] == "unprotected"
+    assert "everup protect" in status["sentence"]
+    assert status["arbiter"]["risk"] == ""
+    assert {server["sync"] for server in status["servers"]} <= {"unchecked", "unknown"}

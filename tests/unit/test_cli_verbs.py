@@ -1,11 +1,16 @@
 """The command line against an agent's API: answers, errors, exit codes, deadlines."""
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
+import re
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -20,6 +25,7 @@ from everup.api.memory import MemoryAgent
 from everup.api.server import ApiServer
 from everup.cli.output import amount_text, bytes_text, duration_text
 from everup.places import Places
+from everup.wire.local import LocalServer
 
 
 @dataclass
@@ -83,6 +89,40 @@ async def test_cli_status_for_people_and_programs(served: Served) -> None:
         assert [s["role"] for s in programs.json["servers"]] == ["active", "passive"]
 
 
+def on_terminal(served: Served, width: int) -> str:
+    """`everup status` on a terminal of this width."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    environment = {**os.environ, "EVERUP_ROOT": str(served.root), "NO_COLOR": "1", "TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    command = [sys.executable, "-m", "everup.cli.main", "status"]
+    subprocess.run(
+        command, stdin=slave, stdout=slave, stderr=slave, env=environment, timeout=30, check=True
+    )
+    os.close(slave)
+    text = os.read(master, 65536).decode()
+    os.close(master)
+    return re.sub(r"\x1b\[[0-9;]*m|\r", "", text)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+async def test_cli_status_fits_its_terminal_and_cuts_no_word(served: Served, width: int) -> None:
+    served.agent.reachable["secondary"] = False
+    served.agent.sequence = 123_456_789_012
+    text = await asyncio.to_thread(on_terminal, served, width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in text
+    row = next(line for line in lines if "secondary" in line and "○" in line)
+    assert "not reachable" in row and "synchronized" in row
+    assert ("version" in text) == (width == 200)
+
+
+async def test_cli_status_into_a_pipe_is_never_folded(served: Served) -> None:
+    served.agent.warnings.append({"id": "w", "sentence": "word " * 60, "remedy": ""})
+    assert any(len(line) > 200 for line in (await served.run("status")).out.splitlines())
+
+
 async def test_cli_status_shows_warnings_with_their_remedy(served: Served) -> None:
     served.agent.warnings.append(
         {"id": "w", "sentence": "The disk of secondary is full.", "remedy": "Make [room]."}
@@ -135,6 +175,36 @@ async def test_cli_switchover_that_only_asks_changes_nothing(served: Served) -> 
     result = await served.run("switchover", "--dry-run")
     assert result.code == 0
     assert served.agent.active == "primary"
+
+
+async def test_cli_switchover_is_followed_over_a_restart_of_the_agent(served: Served) -> None:
+    """The new agent does not know the job: the roles say how it ended."""
+    served.agent._step_s = 0.3
+    asked = asyncio.create_task(served.run("--json", "switchover"))
+    while not served.agent.calls:
+        await asyncio.sleep(0.05)
+    served.agent._jobs.clear()
+    result = await asked
+    assert (result.code, result.json["job"]["sentence"]) == (0, "secondary is active")
+    served.agent._step_s = 30
+    asked = asyncio.create_task(served.run("--json", "switchover"))
+    while len(served.agent.calls) < 2:
+        await asyncio.sleep(0.05)
+    served.agent._jobs.clear()
+    result = await asked
+    assert (result.code, result.json["error"]["code"]) == (1, "not-switched")
+    assert "secondary is active" in result.json["error"]["sentence"]
+
+
+async def test_cli_a_job_without_a_judge_that_was_lost_says_so(served: Served) -> None:
+    served.agent._step_s = 30
+    asked = asyncio.create_task(served.run("--json", "protect", "/srv/a"))
+    while not served.agent.calls:
+        await asyncio.sleep(0.05)
+    served.agent._jobs.clear()
+    error = (await asked).json["error"]
+    assert error["code"] == "unknown-job" and "started anew" in error["sentence"]
+    assert error["remedy"]
 
 
 async def test_cli_no_wait_leaves_the_job_running(served: Served) -> None:
@@ -265,6 +335,60 @@ async def test_cli_asks_another_member_with_the_certificate(served: Served) -> N
     assert result.json["group"] == "shop"
     refused = await served.run("--json", "--server", url, "switchover", "--to", "nobody")
     assert (refused.code, refused.json["error"]["code"]) == (1, "not-in-sync")
+
+
+async def test_cli_another_member_that_cannot_be_asked_is_a_plain_sentence(
+    served: Served, tmp_path: Path
+) -> None:
+    for url, word in (
+        ("https://no-such-host.invalid", "is not known here"),
+        ("https://127.0.0.1:9", "nothing listens on its port 9"),
+        ("https://255.255.255.255", "no way to 255.255.255.255"),
+    ):
+        result = await served.run("--json", "--server", url, "status")
+        error = result.json["error"]
+        assert result.code == 4, error
+        assert word in error["sentence"] and error["remedy"], error
+        assert "Errno" not in error["sentence"]
+    # A member by its name: its address stands in the settings.
+    assert (await served.run("--json", "--server", "primary", "status")).code == 0
+    foreign = Served(tmp_path / "foreign", served.agent)
+    found(foreign.places, Founding("shop", "primary", (), "127.0.0.1", ()))
+    address = (await served.run("config", "show")).out.split('management = "')[1].split('"')[0]
+    result = await foreign.run("--json", "--server", address, "status")
+    assert (result.code, result.json["error"]["code"]) == (4, "foreign-server")
+
+
+async def test_cli_on_the_witness(served: Served, tmp_path: Path) -> None:
+    """Status says what it hears; the other verbs name the hosts on which they work."""
+    witness = Served(tmp_path / "witness", served.agent)
+    await witness.run("install")
+    token = (await served.run("token", "witness")).out
+    await witness.run("witness", "-", "--management", "127.0.0.2", "--name", "w", stdin=token)
+    other = await witness.run("--json", "switchover")
+    assert (other.code, other.json["error"]["code"]) == (4, "witness")
+    assert "primary (" in other.json["error"]["remedy"]
+    assert (await witness.run("status", "--wait", "active", "--deadline", "60")).code == 4
+    silent = await witness.run("--json", "status")
+    assert (silent.code, silent.json["error"]["code"]) == (4, "not-connected")
+    keeper = {
+        "holder": "primary",
+        "holder_epoch": 3,
+        "record": {"voters": ["primary", "w"], "may_take_over": ["primary"]},
+        "granted": {"holder": "primary", "epoch": 3, "left_ms": 500},
+        "peers": [{"server": "primary", "reachable": True, "facts": {"gate": "open"}}],
+    }
+    server = LocalServer(witness.places.keeper_socket, lambda verb, arguments: keeper)
+    server.start()
+    try:
+        people = await witness.run("status")
+        assert people.code == 0, people.err
+        assert "w is the witness of shop: it votes and holds no data" in people.out
+        assert "its vote is with primary" in people.out
+        told = (await witness.run("--json", "status")).json
+        assert told["servers"][0]["role"] == "active" and told["arbiter"]["holder"] == "primary"
+    finally:
+        server.stop()
 
 
 async def test_cli_help_of_every_verb_has_an_example(served: Served) -> None:

@@ -39,7 +39,7 @@ class Everup:
     def __init__(self, places: Places, membership: Membership) -> None:
         self._systemd = Systemd(self._units_changed)
         self._parts: Parts = assemble(places, membership, self._systemd)
-        self._switching = Switching(self._parts)
+        self._switching = Switching(self._parts, self.status)
         self._protecting = Protecting(self._parts)
         self._alerting = Alerting(self._parts)
         self._feeds = Feeds(self._parts)

@@ -37,6 +37,9 @@ def status_json(
     keeper = answers.get("keeper", {})
     view = see_group(settings, s, o, keeper, extra, decision.sentence)
     servers = [_server(v, view, o, extra) for v in view.servers]
+    if not settings.protect:
+        # There is nothing that could be out of sync, and no lease that anybody should hold.
+        servers = [x if x["sync"] == "unknown" else {**x, "sync": "unchecked"} for x in servers]
     state, sentence = _state(settings, view, servers, decision)
     public = [{"address": p.address, "holder": _holder(view)} for p in settings.public]
     return {
@@ -128,7 +131,7 @@ def _state(
     settings: GroupSettings, view: GroupView, servers: list[Json], decision: Decision
 ) -> tuple[str, str]:
     if not settings.protect:
-        return "unprotected", "nothing is protected yet"
+        return "unprotected", "nothing is protected yet: everup protect PATH"
     if any(v.reachable and v.role in BUSY for v in view.servers):
         name = next(v for v in view.servers if v.reachable and v.role in BUSY)
         return "changing", f"{name.name} {name.facts.get('sentence') or name.role}"
@@ -159,7 +162,7 @@ def _arbiter(settings: GroupSettings, o: Observation, view: GroupView) -> Json:
         "may_take_over": list(found.may_take_over),
         "expires_in_ms": o.page_left_ms if holder == o.server else None,
         "automatic_failover": automatic,
-        "risk": "" if automatic else _risk(o, holder),
+        "risk": "" if automatic or not settings.protect else _risk(o, holder),
     }
 
 

@@ -7,10 +7,12 @@ asks the loop and watches. Pressed on a passive server, a switchover is asked of
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from everup.agent.group_view import is_active
 from everup.agent.jobs import Job
+from everup.agent.lost_job import LostSwitchover
 from everup.agent.parts import Parts
 from everup.agent.waiting import Predicate, until
 from everup.decide import explain
@@ -21,12 +23,18 @@ from everup.model.role import Cause, Role, State
 SWITCH_DEADLINE_MS = 300_000
 STAND_DEADLINE_MS = 180_000
 POLL_S = 0.3
-POLL_FAILURES_MAX = 40
+POLL_FAILURES_MAX = 5
+"""Then the roles are looked at instead: the job may have gone with its server's power."""
+
+Json = dict[str, Any]
 
 
 class Switching:
-    def __init__(self, parts: Parts) -> None:
+    """`status`: the group as this server shows it."""
+
+    def __init__(self, parts: Parts, status: Callable[[], Awaitable[Json]]) -> None:
         self._parts = parts
+        self._status = status
 
     # --- switchover
 
@@ -107,27 +115,65 @@ class Switching:
     # --- on behalf of another server
 
     async def follow(self, job: Job, server: str, path: str, body: dict[str, Any]) -> None:
-        """Ask `server` for the job and show its progress as ours."""
-        peers = self._parts.membership.peers
-        answer = await peers.forward(server, "POST", path, body)
-        theirs = answer["job"]
+        """Ask `server` for the job and show its progress as ours.
+
+        When that server loses its power, or its agent is started anew, the job is lost with it; the
+        roles of the group then say how a switchover has ended.
+        """
+        before = await self._status()
+        answer = await self._parts.membership.peers.forward(server, "POST", path, body)
+        theirs = await self._followed(job, server, answer["job"])
+        if theirs is None:
+            await self._judge(job, server, path, body, before)
+            return
+        if theirs["state"] == "failed":
+            raise error_from_json(theirs.get("error") or {})
+        job.sentence, job.result = str(theirs["sentence"]), dict(theirs.get("result", {}))
+
+    async def _followed(self, job: Job, server: str, theirs: Json) -> Json | None:
+        """Their job at its end; None when it was lost."""
         failures = 0
         deadline = time.monotonic() + SWITCH_DEADLINE_MS / 1000
         while theirs["state"] == "running":
             if time.monotonic() > deadline:
                 raise DeadlinePassed(f"the job on {server} is still running")
             await asyncio.sleep(POLL_S)
+            path = f"/v1/jobs/{theirs['id']}"
             try:
-                answer = await peers.forward(server, "GET", f"/v1/jobs/{theirs['id']}")
+                answer = await self._parts.membership.peers.forward(server, "GET", path)
                 theirs, failures = answer["job"], 0
             except NotConnected:
                 failures += 1
-                if failures > POLL_FAILURES_MAX:
+            except EverupError as error:
+                if error.code != "unknown-job":
                     raise
+                return None
+            if failures > POLL_FAILURES_MAX:
+                return None
             job.sentence = str(theirs["sentence"])
-        if theirs["state"] == "failed":
-            raise error_from_json(theirs.get("error", {}))
-        job.sentence, job.result = str(theirs["sentence"]), dict(theirs.get("result", {}))
+        return None if (theirs.get("error") or {}).get("code") == "agent-stopped" else theirs
+
+    async def _judge(self, job: Job, server: str, path: str, body: Json, before: Json) -> None:
+        if path != "/v1/switchover":
+            raise NotConnected(
+                f"{server} was lost during the {job.kind}: how far it came is not known",
+                remedy="everup status shows how things are",
+                code="unknown-job",
+            )
+        job.say(f"{server} does not tell any more how far it is; the roles of the group will")
+        judge = LostSwitchover(server, int(before["epoch"]), str(body.get("to") or ""))
+        deadline = time.monotonic() + SWITCH_DEADLINE_MS / 1000
+        while (sentence := judge.look(await self._status(), _now_ms())) is None:
+            if time.monotonic() > deadline:
+                raise DeadlinePassed(
+                    f"the switchover has not ended: {job.sentence}", remedy="everup status"
+                )
+            await asyncio.sleep(POLL_S)
+        job.say(sentence)
+
+
+def _now_ms() -> int:
+    return round(time.monotonic() * 1000)
 
 
 def _progress(s: State, partner: str) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from everup.cli.reach import not_reached
 from everup.errors import (
     BadInput,
     DeadlinePassed,
@@ -72,6 +73,11 @@ class Client:
     def _ask(self, method: str, path: str, body: Json | None, deadline_ms: int) -> Json:
         connection, method, path, body = self._connect.prepare(method, path, body, deadline_ms)
         try:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            raise self._connect.explain(error) from error
+        try:
             data = None if body is None else json.dumps(body).encode()
             connection.request(method, path, data, {"Content-Type": "application/json"})
             answer = connection.getresponse()
@@ -117,16 +123,32 @@ class SocketConnect(Connect):
                 remedy="run it as root",
                 code="socket-not-permitted",
             )
-        if self._path == Places.real().agent_socket and not Places.real().server_settings.exists():
-            return NotConnected(
-                "this server belongs to no group",
-                remedy="everup init (first server) or everup join TOKEN",
-                code="no-settings",
-            )
+        if self._path == Places.real().agent_socket:
+            self._look_at_settings(Places.real())
         return NotConnected(
             f"the agent does not answer at {self._path}",
             remedy="systemctl status everup-agent",
         )
+
+    @staticmethod
+    def _look_at_settings(places: Places) -> None:
+        """Raises NotConnected when there can be no agent here."""
+        if not places.server_settings.exists():
+            raise NotConnected(
+                "this server belongs to no group",
+                remedy="everup init (first server) or everup join TOKEN",
+                code="no-settings",
+            )
+        from everup.config.load import load_group, load_server
+
+        if load_server(places.server_settings).identity == "witness":
+            servers = load_group(places.group_settings).servers
+            named = " or ".join(f"{m.name} ({m.management})" for m in servers)
+            raise NotConnected(
+                "this host is the witness: it votes, and has no agent that could be asked",
+                remedy=f"run the command on {named}; everup status works here too",
+                code="witness",
+            )
 
 
 class MemberConnect(Connect):
@@ -136,7 +158,8 @@ class MemberConnect(Connect):
         parts = urlsplit(url if "//" in url else f"https://{url}")
         if parts.scheme != "https" or not parts.hostname:
             raise BadInput(f"{url!r} is not the URL of a server", remedy="https://ADDRESS:7573")
-        self._host, self._port = parts.hostname, parts.port or AGENT_PEER_PORT
+        self._name, self._port = parts.hostname, parts.port or AGENT_PEER_PORT
+        self._host = _address_of(self._name, places)
         self._places = places
 
     def prepare(
@@ -157,7 +180,18 @@ class MemberConnect(Connect):
         return connection, "POST", "/peer/forward", {"method": method, "path": path, "body": body}
 
     def explain(self, error: Exception) -> EverupError:
-        return NotConnected(f"{self._host}:{self._port} does not answer: {error}")
+        return not_reached(self._name, self._port, error)
+
+
+def _address_of(name: str, places: Places) -> str:
+    """A member may be called by its name; anything else is left to the system's resolver."""
+    from everup.config.load import load_group
+
+    try:
+        member = load_group(places.group_settings).member(name)
+    except (EverupError, OSError):
+        return name
+    return member.management if member is not None else name
 
 
 class _UnixConnection(http.client.HTTPConnection):

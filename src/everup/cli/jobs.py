@@ -6,6 +6,7 @@ followed for ever; when the deadline passes the work goes on and the job's name 
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -21,12 +22,28 @@ SILENCE_S_MAX = 30.0
 """An agent may restart while its job goes on; longer silence than this is an error."""
 
 
+Judge = Callable[[Json, int], str | None]
+"""From the group's status and the time: the sentence of success, or None while it is undecided."""
+LOST = ("unknown-job", "agent-stopped")
+"""Errors of a job that the agent forgot when it was started anew."""
+
+
 def finish(
-    context: typer.Context, client: Client, job: Json, *, wait: bool, deadline_s: int
+    context: typer.Context,
+    client: Client,
+    job: Json,
+    *,
+    wait: bool,
+    deadline_s: int,
+    judge: Judge | None = None,
 ) -> None:
-    """Show the job (at its end when `wait`), or raise its error."""
+    """Show the job (at its end when `wait`), or raise its error.
+
+    When the agent is started anew meanwhile it has forgotten the job; `judge` then says from the
+    group's status how it ended.
+    """
     if wait:
-        job = _follow(client, job, deadline_s, quiet=wants_json(context))
+        job = _follow(client, job, deadline_s, judge, quiet=wants_json(context))
     if wants_json(context):
         if job["state"] == "failed":
             raise job_error(job)
@@ -41,29 +58,74 @@ def finish(
 
 def job_error(job: Json) -> EverupError:
     """The error with which a job ended."""
-    return error_from_json(job.get("error") or {"code": "failed", "sentence": job["sentence"]})
+    named = job.get("error") or {"code": "failed"}
+    sentence = named.get("sentence") or job["sentence"] or f"the {job['kind']} failed"
+    return error_from_json({**named, "sentence": sentence})
 
 
-def _follow(client: Client, job: Json, deadline_s: int, *, quiet: bool) -> Json:
+def _follow(
+    client: Client, job: Json, deadline_s: int, judge: Judge | None, *, quiet: bool
+) -> Json:
     show = progress_display(quiet)
     end = time.monotonic() + deadline_s
     heard = time.monotonic()
+    lost = False
     with show:
         while job["state"] == "running":
             show.update(job)
             if time.monotonic() > end:
                 raise DeadlinePassed(
-                    f"{job['kind']} is not finished after {deadline_s} s: {job['sentence']}",
+                    f"the {job['kind']} is not finished after {deadline_s} s: {job['sentence']}",
                     remedy=f"it goes on by itself (job {job['id']}); see everup status",
                 )
             time.sleep(POLL_S)
             try:
-                job = client.get(f"/v1/jobs/{job['id']}", deadline_ms=5_000)["job"]
+                job = _judged(client, job, judge) if lost else _asked(client, job)
                 heard = time.monotonic()
-            except (NotConnected, DeadlinePassed):
+            except (NotConnected, DeadlinePassed) as error:
                 if time.monotonic() - heard > SILENCE_S_MAX:
-                    raise
+                    raise _silent(job, error) from error
+            lost = lost or (job.get("error") or {}).get("code") in LOST
+            if lost and judge is not None and job["state"] == "failed":
+                job = {
+                    **job,
+                    "state": "running",
+                    "sentence": f"the {job['kind']} goes on; the agent was started anew meanwhile",
+                    "error": None,
+                }
     return job
+
+
+def _asked(client: Client, job: Json) -> Json:
+    """The job as it is now; a failed one when the agent has forgotten it."""
+    try:
+        answer: Json = client.get(f"/v1/jobs/{job['id']}", deadline_ms=5_000)["job"]
+        return answer
+    except EverupError as error:
+        if error.code not in LOST:
+            raise
+        forgotten = EverupError(
+            f"the agent was started anew during the {job['kind']}: how far it came is not known",
+            remedy="everup status shows how things are; it may be asked for again",
+            code="unknown-job",
+        )
+        return {**job, "state": "failed", "error": forgotten.to_json()}
+
+
+def _judged(client: Client, job: Json, judge: Judge | None) -> Json:
+    assert judge is not None, "a lost job without a judge has failed"
+    status = client.get("/v1/status", deadline_ms=5_000)
+    sentence = judge(status, round(time.monotonic() * 1000))
+    if sentence is None:
+        return job
+    return {**job, "state": "done", "sentence": sentence, "result": {}}
+
+
+def _silent(job: Json, error: EverupError) -> NotConnected:
+    return NotConnected(
+        f"no word of the {job['kind']} for {SILENCE_S_MAX:.0f} s: {error.sentence}",
+        remedy="it ends by itself; ask another server: everup --server URL status",
+    )
 
 
 def progress_display(quiet: bool) -> "Display":

@@ -1,5 +1,6 @@
 """`everup status`: who is active, who has what, and what is wrong."""
 
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,20 +11,27 @@ from everup.cli.jobs import Display, progress_display, progress_text
 from everup.cli.options import JsonFlag, verb_app
 from everup.cli.output import bytes_text, duration_text, print_json
 from everup.errors import DeadlinePassed, NotConnected
+from everup.places import Places
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 app = verb_app()
 Json = dict[str, Any]
 
 POLL_S = 0.25
+FINAL_CODES = ("no-settings", "not-permitted", "witness")
+"""Waiting does not help against these."""
+NOTHING_YET = "unprotected"
 STATES = (
     "synchronized", "active", "syncing", "degraded", "changing", "alone", "no-active",
     "unprotected",
 )  # fmt: skip
 """What one may wait for: `active`, and the ids of the group's states."""
 SYNCHRONIZING = ("walking", "copying", "replaying", "proving")
+COLUMNS = ("server", "role", "gate", "data", "position", "applied", "version")
+PIPE_WIDTH = 10_000
 _COLOURS = {
     "synchronized": "green",
     "syncing": "yellow",
@@ -62,6 +70,8 @@ def status(
 ) -> None:
     """Show the group: servers, roles, data, addresses, queues and warnings."""
     client = Client.of(context)
+    if wait is None and _on_witness(context):
+        return
     if wait is None:
         value = client.get("/v1/status")
     else:
@@ -70,6 +80,21 @@ def status(
         print_json(value)
     else:
         _show(value)
+
+
+def _on_witness(context: typer.Context) -> bool:
+    """On the witness there is no agent to ask: its keeper says what it hears."""
+    from everup.cli import witness_view
+
+    params, places = context.find_root().params, Places.real()
+    if params.get("server") or params.get("socket") or not witness_view.is_witness(places):
+        return False
+    value = witness_view.witness_status(places)
+    if wants_json(context):
+        print_json(value)
+    else:
+        witness_view.show(value)
+    return True
 
 
 def reached(value: Json, state: str) -> bool:
@@ -101,7 +126,7 @@ def _poll(client: Client, state: str, deadline_s: int, display: Display) -> Json
             display.update(as_job(value))
         except (NotConnected, DeadlinePassed) as error:
             # The agent may be starting; only the deadline ends the waiting.
-            if isinstance(error, NotConnected) and error.code in ("no-settings", "not-permitted"):
+            if isinstance(error, NotConnected) and error.code in FINAL_CODES:
                 raise
             last = error.sentence
         if time.monotonic() > end:
@@ -131,14 +156,16 @@ def _show(value: Json) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console(highlight=False)
+    # Into a pipe or a file nothing is folded: whoever reads there counts on whole lines.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     warnings = value.get("warnings") or []
     colour = "yellow" if warnings else "green"
-    console.print(
-        f"[bold]{escape(value['group'])}[/]  [dim]epoch {value['epoch']}, {value['mode']} mode[/]"
-    )
+    about = f"epoch {value['epoch']}, {value['mode']} mode"
+    if value["state"] == NOTHING_YET:
+        about = f"{value['mode']} mode"
+    console.print(f"[bold]{escape(value['group'])}[/]  [dim]{about}[/]")
     console.print(f"[{colour}]{escape(value['sentence'])}[/]\n")
-    console.print(_servers(value))
+    console.print(_fitting(console, value))
     console.print()
     for label, text in _facts(value):
         console.print(f"[dim]{label:<17}[/]{escape(text)}")
@@ -148,43 +175,61 @@ def _show(value: Json) -> None:
             console.print(f"  [dim]what to do:[/] {escape(warning['remedy'])}")
 
 
-def _servers(value: Json) -> "Table":
+def _fitting(console: "Console", value: Json) -> "Table":
+    """The table with as many columns as the terminal is wide; the least important go first."""
+    columns = [*COLUMNS]
+    if value["state"] == NOTHING_YET:
+        columns = ["server", "role", "version"]
+    unbounded = console.options.update(max_width=PIPE_WIDTH)
+    for less in ("version", "applied", "gate", "position"):
+        if console.measure(_servers(value, columns), options=unbounded).maximum <= console.width:
+            break
+        columns = [column for column in columns if column != less]
+    return _servers(value, columns)
+
+
+def _servers(value: Json, columns: list[str]) -> "Table":
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    for column in ("server", "role", "gate", "data", "position", "applied", "version"):
-        table.add_column(column)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for server in value["servers"]:
         dot = "[green]●[/]" if server["reachable"] else "[red]○[/]"
         role = "[bold green]active[/]" if server["role"] == "active" else str(server["role"])
         sync = str(server["sync"])
         colour = _COLOURS.get(sync, "default")
-        table.add_row(
-            f"{dot} {server['name']}",
-            role if server["reachable"] else "[red]not reachable[/]",
-            str(server.get("gate") or ""),
-            f"[{colour}]{sync}[/]",
-            _position(server.get("position")),
-            _position(server.get("applied")),
-            str(server.get("version") or ""),
-        )
+        cells = {
+            "server": f"{dot} {server['name']}",
+            "role": role if server["reachable"] else "[red]not reachable[/]",
+            "gate": str(server.get("gate") or ""),
+            "data": f"[{colour}]{sync}[/]",
+            "position": _position(server.get("position")),
+            "applied": _position(server.get("applied")),
+            "version": str(server.get("version") or ""),
+        }
+        table.add_row(*(cells[column] for column in columns))
     return table
 
 
 def _position(position: Json | None) -> str:
-    return f"{position['epoch']}.{position['sequence']}" if position else ""
+    return f"{position['epoch']}/{position['sequence']}" if position else ""
 
 
 def _facts(value: Json) -> list[tuple[str, str]]:
     arbiter, replication = value.get("arbiter") or {}, value.get("replication") or {}
+    voters = ("voters", ", ".join(arbiter.get("voters") or []) or "none")
+    if value["state"] == NOTHING_YET:
+        waiting = ", ".join(a["address"] for a in value["public_addresses"])
+        return [("public address", f"{waiting or 'none'}, held by nobody yet"), voters]
     addresses = [f"{a['address']} at {a['holder'] or 'nobody'}" for a in value["public_addresses"]]
     automatic = "automatic failover " + ("on" if arbiter.get("automatic_failover") else "OFF")
     takers = ", ".join(arbiter.get("may_take_over") or []) or "nobody"
     facts = [
         ("public address", ", ".join(addresses) or "none"),
         ("may take over", f"{takers}; {automatic}"),
-        ("voters", ", ".join(arbiter.get("voters") or []) or "none"),
+        voters,
     ]
     if arbiter.get("risk"):
         facts.append(("accepted risk", str(arbiter["risk"])))

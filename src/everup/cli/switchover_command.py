@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from everup.agent.lost_job import LostSwitchover
 from everup.cli.client import Client
 from everup.cli.jobs import finish
 from everup.cli.options import Deadline, JsonFlag, WaitFlag, verb_app
@@ -27,5 +28,8 @@ def switchover(
 ) -> None:
     """Make another server active; applications stop here and start there, nothing is lost."""
     client = Client.of(context)
+    before = client.get("/v1/status")
+    judge = LostSwitchover(before["arbiter"]["holder"] or "", before["epoch"], to or "").look
     job = client.post("/v1/switchover", {"to": to, "dry_run": dry_run})["job"]
-    finish(context, client, job, wait=wait, deadline_s=deadline)
+    known = None if dry_run else judge
+    finish(context, client, job, wait=wait, deadline_s=deadline, judge=known)

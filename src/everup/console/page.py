@@ -11,6 +11,7 @@ from typing import Any
 
 from nicegui import app, ui
 
+from everup.agent.lost_job import LostSwitchover
 from everup.console import render
 from everup.console.ask import AgentClient
 from everup.console.watch import INTERVAL_S, Watch
@@ -19,6 +20,7 @@ from everup.errors import EverupError, NotConnected
 Json = dict[str, Any]
 
 JOB_POLL_S = 0.25
+LOST_S_MAX = 180.0
 JOB_SILENCE_S = 30.0
 """While roles change the agent may be busy; only longer silence ends the following of a job."""
 
@@ -122,8 +124,10 @@ class Page:
         self._bar.props("indeterminate")
         self._title.set_text(f"Switching over to {target}")
         try:
+            before = self._watch.snapshot.status or {}
+            judge = LostSwitchover(_active(before), int(before.get("epoch") or 0), target)
             job = (await self._agent.post("/v1/switchover", {"to": target}))["job"]
-            job = await self._follow(job)
+            job = await self._follow(job, judge)
         except EverupError as error:
             self._end("The roles did not change", f"{error.sentence}. {error.remedy}")
             return
@@ -133,7 +137,8 @@ class Page:
             render.progress(job, self._watch.snapshot.status)[1],
         )
 
-    async def _follow(self, job: Json) -> Json:
+    async def _follow(self, job: Json, judge: LostSwitchover) -> Json:
+        """`judge` says how it ended when the agent was started anew and has forgotten the job."""
         loop = asyncio.get_running_loop()
         heard = loop.time()
         while job["state"] == "running":
@@ -149,7 +154,26 @@ class Page:
             except NotConnected:
                 if loop.time() - heard > JOB_SILENCE_S:
                     raise
+            except EverupError as error:
+                if error.code != "unknown-job":
+                    raise
+                return {**job, "state": "done", "sentence": await self._judged(judge)}
         return job
+
+    async def _judged(self, judge: LostSwitchover) -> str:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LOST_S_MAX
+        while loop.time() < end:
+            snapshot = self._watch.snapshot
+            if snapshot.status is not None and not snapshot.trouble:
+                sentence = judge.look(snapshot.status, round(loop.time() * 1000))
+                if sentence is not None:
+                    return sentence
+            self._text.set_text("The agent was started anew; the roles of the group will tell")
+            await asyncio.sleep(JOB_POLL_S)
+        raise NotConnected(
+            "it is not known how the switchover ended", remedy="look at the roles above"
+        )
 
     def _end(self, title: str, text: str) -> None:
         self._title.set_text(title)

@@ -10,6 +10,8 @@ from typing import Any
 
 Json = dict[str, Any]
 
+NOTHING_YET = "unprotected"
+"""State of a group that protects nothing: there is no epoch, no queue, and nothing at risk."""
 SYNCHRONIZING = ("walking", "copying", "replaying", "proving")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -34,7 +36,9 @@ def headline(status: Json | None, trouble: str) -> str:
     if status is None:
         return "<h1>Looking at the group&hellip;</h1><p></p>"
     sentence = _sentence(str(status["sentence"]), _names(status))
-    facts = f"epoch {status['epoch']} &middot; {escape(str(status['mode']))} mode"
+    facts = f"{escape(str(status['mode']))} mode"
+    if status["state"] != NOTHING_YET:
+        facts = f"epoch {status['epoch']} &middot; {facts}"
     return f"<h1>{escape(sentence)}</h1><p>{facts}</p>"
 
 
@@ -72,6 +76,8 @@ def facts(status: Json) -> str:
         ("At risk", duration(point) if point else "nothing", "if the active server failed now"),
         ("Automatic failover", *_automatic(arbiter)),
     ]
+    if status["state"] == NOTHING_YET:
+        rows = []
     witness = status.get("witness")
     if witness:
         reachable = "reachable" if witness.get("reachable") else "not reachable"
@@ -143,8 +149,10 @@ def _card(server: Json, status: Json) -> str:
     classes = ["server", role if reachable else "away"]
     addresses = [a["address"] for a in status["public_addresses"] if a["holder"] == name]
     badge = role if reachable else "not reachable"
-    rows = [("Data", _sync(server)), ("Position", _position(server.get("position")))]
-    if role != "active":
+    rows = []
+    if status["state"] != NOTHING_YET:
+        rows = [("Data", _sync(server)), ("Position", _position(server.get("position")))]
+    if rows and role != "active":
         rows.append(("Applied", _position(server.get("applied"))))
     rows.append(("Clients", "".join(f"<b>{escape(a)}</b>" for a in addresses) or "hidden"))
     listing = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in rows)
