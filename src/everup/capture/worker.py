@@ -15,6 +15,7 @@ from everup.capture.control import Control
 from everup.capture.guard import Guard
 from everup.capture.keeping import Keeping
 from everup.places import Places
+from everup.system.capabilities import SYS_RESOURCE, give_up
 from everup.system.kernelcalls import be_io_flusher, die_with_parent, keep_in_memory
 from everup.wire.local import LocalServer
 
@@ -39,6 +40,8 @@ def _prepare() -> None:
         pass
     be_io_flusher()
     keep_in_memory()
+    # With it every write would pass over the disk quota of the file's owner.
+    give_up(SYS_RESOURCE)
     # Handlers are short; a thread that computes must not keep the others from /dev/fuse for 5 ms.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
