@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cases_attributes
 import cases_content
+import cases_creation
 import cases_names
 import pytest
 from differential import Case, cases_of, contents, run_case, view
@@ -14,7 +15,7 @@ from guarding import GuardProcess
 from replaying import differences
 
 pytestmark = pytest.mark.fuse
-CASES = cases_of(cases_names, cases_content, cases_attributes)
+CASES = cases_of(cases_names, cases_creation, cases_content, cases_attributes)
 
 
 @pytest.fixture(scope="module")
