@@ -74,6 +74,25 @@ def test_a_power_cut_loses_what_was_not_synced_in_every_real_directory(
         assert not lost.exists() or b"x" not in lost.read_bytes(), directory
 
 
+def test_a_server_that_was_shut_down_in_order_keeps_everything_and_boots_again(lab: Lab) -> None:
+    server = lab.server("primary")
+    server.run(["sh", "-c", "echo kept > /srv/unsynced-but-shut-down"])
+    server.run(["systemctl", "poweroff", "--no-block"], check=False)
+    wait_for(lambda: not server.powered, 20)
+    lab.power_on("primary")
+    assert server.run(["cat", "/srv/unsynced-but-shut-down"]).output == "kept\n"
+    assert is_reached(lab)
+
+
+def is_reached(lab: Lab) -> bool:
+    """Its cables are plugged in again: it refuses a connection itself."""
+    program = (
+        "import errno,socket,sys; s=socket.socket(); s.settimeout(2);"
+        " sys.exit(s.connect_ex(('10.0.0.1', 9)) != errno.ECONNREFUSED)"
+    )
+    return lab.server("secondary").run(["python3", "-c", program], check=False).exit_code == 0
+
+
 def test_every_real_directory_lies_on_the_servers_own_disk(lab: Lab) -> None:
     for server in ("primary", "secondary"):
         words = lab.server(server).run(["findmnt", "-rno", "FSTYPE", *REAL_DIRECTORIES[:1]])

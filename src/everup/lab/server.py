@@ -85,7 +85,9 @@ class Server:
         """Boot from what the disk holds. With `wait` returns when the server is up."""
         if self.powered:
             raise LabError(f"The server {self.name} has power already.")
-        if not self._base.is_mounted(self.root.inside):
+        if self._base.is_mounted(self.root.inside):
+            self._wiring.disconnect(self.plan)  # left by a shutdown in order
+        else:
             self.disk.mount()
             self.root.mount()
         self._wiring.connect(self.plan)

@@ -23,6 +23,7 @@ _UNITS = {
 _DATA_UNITS = tuple(_UNITS.values())
 _WITNESS_UNIT = "everup-witness"
 _TAKEOVER_S = 12.0
+_SHUTDOWN_S = 60.0
 _HEARD_AGAIN_S = 40.0
 _LEAST_OFF_FOR_A_TAKEOVER_S = 4.0
 
@@ -118,6 +119,26 @@ class Acts:
 
     def reboot_passive(self, cast: Cast, _: Values) -> None:
         self._off_and_on(cast.passive, 0)
+
+    def shutdown_active(self, cast: Cast, values: Values) -> Findings:
+        return self._shutdown(cast.active, values["off_s"])
+
+    def shutdown_passive(self, cast: Cast, values: Values) -> Findings:
+        return self._shutdown(cast.passive, values["off_s"])
+
+    def _shutdown(self, name: str, off_s: float) -> Findings:
+        """In order, as before work on the machine: no mount of ours may make it wait."""
+        found = []
+        self._scene.run(name, "systemctl", "poweroff", "--no-block", check=False)
+        down = lambda: not self._scene.server(name).powered  # noqa: E731
+        try:
+            wait_until(f"{name} shuts down in order", down, _SHUTDOWN_S)
+        except DeadlinePassed as late:
+            found.append(late.sentence)
+            self._scene.power_cut(name)
+        time.sleep(off_s)
+        self._scene.power_on(name)
+        return found
 
     # --- time -----------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ _FILES_GO = (
 # Rounds in which a server stands still, restarts, or cannot reach the voters.
 _ENDS_A_LEASE = (
     *("power-cut", "both-off", "all-off", "reboot", "stale-first", "freeze", "kill", "isolate"),
-    *("cut", "flap", "slow", "switchover", "two-faults"),
+    *("shutdown", "cut", "flap", "slow", "switchover", "two-faults"),
 )
 _POWER = ("power-cut", "both-off", "all-off", "reboot", "stale-first", "switchover-in-resync")
 
@@ -81,7 +81,7 @@ EXPECTED: tuple[Expected, ...] = (
     ),
     _say(
         "everup-agent",
-        r"act\.executor: Stand\(.*\): (granted-elsewhere|no-majority|outvoted)",
+        r"act\.executor: Stand\(.*\): (granted-elsewhere|no-majority|newer-epoch|stale-record)",
         "who is cut off stands in vain; an overtaken candidate as well",
         *_ENDS_A_LEASE,
     ),
@@ -133,7 +133,7 @@ EXPECTED: tuple[Expected, ...] = (
     ),
     _say(
         "systemd",
-        r"(code=killed, status=9/KILL|Failed with result 'signal'|status=9/KILL)",
+        r"(code=killed, status=9/KILL|Failed with result 'signal'|Failed to start everup-)",
         "systemd says that a process was killed, and starts another",
         "kill",
     ),
@@ -159,8 +159,9 @@ EXPECTED: tuple[Expected, ...] = (
         "postgres",
         r"(PANIC|ERROR|FATAL|WARNING):  .*(Input/output error|Software caused connection abort|"
         r"Transport endpoint is not connected|Read-only file system)",
-        "a database that runs while its files go away says so and stops",
+        "a database that runs while its files (or its disk) go away says so and stops",
         *_FILES_GO,
+        *_POWER,
     ),
     _say(
         "postgres",

@@ -181,6 +181,7 @@ def _nothing(_: random.Random) -> Values:
 
 _SIMPLE = (
     *("power-cut-active", "power-cut-passive", "power-cut-witness", "reboot-active"),
+    *("shutdown-active", "shutdown-passive"),
     *("freeze-short", "freeze-active", "freeze-passive", "kill-active", "kill-passive"),
     *("kill-witness", "cut", "cut-one-way", "isolate-active", "isolate-passive", "flap"),
     *("slow-channel", "full-disk-passive", "switchover"),
@@ -194,6 +195,8 @@ KINDS: dict[str, Callable[[random.Random], Values]] = {
     "all-off": _all_off,
     "reboot-active": _nothing,
     "reboot-passive": _nothing,
+    "shutdown-active": _power_cut,
+    "shutdown-passive": _power_cut,
     "freeze-short": _short_freeze,
     "freeze-active": _long_freeze,
     "freeze-passive": _long_freeze,

@@ -15,6 +15,8 @@ def tell(plan: Plan, cast: Cast) -> str:
     subject = next((who[role] for role in who if kind.endswith(role)), "")
     if kind in ("power-cut-active", "power-cut-passive", "power-cut-witness"):
         return f"{subject} loses power for {values['off_s']:.1f} s"
+    if kind.startswith("shutdown"):
+        return f"{subject} is shut down in order, and is off for {values['off_s']:.1f} s"
     if kind.startswith("reboot"):
         return f"{subject} is switched off and on at once"
     if kind in ("freeze-active", "freeze-passive"):
