@@ -2,7 +2,8 @@
 
 What enters: a directory. What leaves: the same directory as the mount point of an image of its own,
 whose power can be cut (from that moment on nothing more reaches the image, the log of its file
-system included) and which can be read again afterwards. Used by tests of what was synced.
+system included) and which can be read again afterwards; or which stands still for a while. Used by
+tests of what was synced, and of what takes long.
 """
 
 import fcntl
@@ -10,10 +11,13 @@ import os
 import struct
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _FS_IOC_SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
+_FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878
 
 
 def _run(*command: str | Path) -> str:
@@ -46,6 +50,18 @@ class SmallDisk:
         try:
             fcntl.ioctl(descriptor, _FS_IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
         finally:
+            os.close(descriptor)
+
+    @staticmethod
+    @contextmanager
+    def frozen(path: Path) -> Iterator[None]:
+        """Context in which whoever changes something on the disk of this directory waits."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.ioctl(descriptor, _FIFREEZE, 0)
+        try:
+            yield
+        finally:
+            fcntl.ioctl(descriptor, _FITHAW, 0)
             os.close(descriptor)
 
     def unmount(self) -> None:

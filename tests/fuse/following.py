@@ -86,7 +86,9 @@ class Example:
         """At the end: everything that was promised. `choice` picks where replays begin."""
         followed = self.followed
         followed.settle()
-        followed.replayer.forget()
+        replayer = followed.replayer
+        assert replayer.hints_right == replayer.hints_all, "a record points to another path"
+        replayer.forget()
         self._equal(followed.replayed, "the independent replayer")
         self._equal(followed.applied, "the applier")
         self._equal_ids(followed.applied)

@@ -278,9 +278,11 @@ FREQUENT = ("create", "create", "create", "mkdir", "rename", "rename", "write", 
 def steps(threads: int = 1) -> st.SearchStrategy[Step]:
     """One step; few names, so that steps meet each other."""
     choice = st.integers(0, 1 << 10)
+    # Who writes to a mapping while another thread truncates the file is killed (SIGBUS).
+    operations = [name for name in OPERATIONS if threads == 1 or name != "mapped"]
     return st.builds(
         Step,
-        st.sampled_from((*FREQUENT, *OPERATIONS)),
+        st.sampled_from((*FREQUENT, *operations)),
         choice,
         choice,
         st.integers(0, 1 << 16),

@@ -1,8 +1,11 @@
-"""The lower file system's own disk: what a sync has promised survives a power cut, and a write that
-the disk took only a part of is recorded as what it was."""
+"""The lower file system's own disk: what a sync has promised survives a power cut, a write that the
+disk took only a part of is recorded as what it was, one that took too long is not acknowledged."""
 
+import errno
 import os
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -110,3 +113,35 @@ def test_a_short_write_is_recorded_as_what_was_written(on_disk: OnDisk) -> None:
     assert (tree / "file").read_bytes() == wanted[:written] + b"a" * (300_000 - written)
     (tree / "ballast").unlink()
     on_disk.guard.compare()
+
+
+def test_a_change_that_took_longer_than_the_lease_is_not_acknowledged(on_disk: OnDisk) -> None:
+    """It was begun in time, and is recorded; but its success must not be said any more."""
+    guard = on_disk.guard
+    path = guard.tree / "file"
+    path.write_bytes(bytes(100))
+    results: list[int] = []
+
+    def write() -> None:
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            results.append(os.pwrite(descriptor, b"late", 0))
+        except OSError as error:
+            results.append(-(error.errno or 0))
+        os.close(descriptor)
+
+    with SmallDisk.frozen(guard.lower()):
+        thread = threading.Thread(target=write)
+        thread.start()
+        for _ in range(500):
+            if guard.call("status")["trees"][0]["open_requests"]:
+                break
+            time.sleep(0.01)
+        guard.lend(1)
+        time.sleep(0.05)
+        assert results == []
+    thread.join(30)
+    assert results == [-errno.EIO]
+    guard.lend()
+    assert path.read_bytes()[:4] == b"late"
+    guard.compare()

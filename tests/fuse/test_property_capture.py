@@ -1,6 +1,7 @@
 """Any steps of an application, alone or in threads: the mount is like any directory, and the
 journal gives the same tree, from its beginning and from any batch end on any later tree."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -78,6 +79,57 @@ def test_one_thread_sees_a_plain_directory(renewed: Renewed, tmp_path: Path) -> 
         lambda: Machine(renewed, tmp_path / f"plain{next(numbers)}"),
         settings=settings(LIKE_ALL, max_examples=40 * LONGER, stateful_step_count=30),
     )
+
+
+DIRECTED = {
+    "a directory moves and its file is written again": (
+        Act("mkdir", b"a", b"", 0), Act("create", b"a/f", b"", 1), Act("write", b"a/f", b"", 2),
+        Act("rename", b"a", b"b", 0), Act("write", b"b/f", b"", 3), Act("mode", b"b/f", b"", 1),
+    ),
+    "a default access list comes after the first file": (
+        Act("mkdir", b"a", b"", 0), Act("create", b"a/f", b"", 0), Act("inherit", b"a", b"", 0),
+        Act("create", b"a/g", b"", 3), Act("mkdir", b"a/d", b"", 3),
+    ),
+    "a file is replaced, moved over itself and linked back": (
+        Act("create", b"a", b"", 0), Act("create", b"b", b"", 5), Act("link", b"a", b"c", 0),
+        Act("rename", b"b", b"a", 0), Act("rename", b"c", b"a", 3), Act("write", b"a", b"", 4),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIRECTED)
+def test_steps_that_meet_something_remembered(renewed: Renewed, name: str, tmp_path: Path) -> None:
+    """What the guard keeps in memory of an object is right after it has changed."""
+    with renewed.example() as example:
+        user, plain = User(bytes(example.root)), User(bytes(tmp_path))
+        for number, act in enumerate(DIRECTED[name]):
+            seen = user.do(act)
+            assert seen == plain.do(act)
+            assert not str(seen).startswith("error"), act
+            if number % 3 == 1:
+                example.take_moment()
+        tmp_path.chmod(0o755)
+        native = describe(tmp_path, times=False)
+        assert differences(describe(example.root, times=False), native) == []
+        example.check()
+
+
+def test_an_unlinked_file_that_is_open_outlives_the_worker(renewed: Renewed) -> None:
+    """Its data must not die with the process that has it open below."""
+    with renewed.example() as example:
+        guard = example.followed.guard
+        user = User(bytes(example.root))
+        for operation in ("create", "hold", "unlink"):
+            user.do(Act(operation, b"a", b"", 4))
+        before = os.pread(user.held[0], 80_000, 0)
+        guard.kill_worker()
+        guard.wait_served()
+        assert len(before) == 70_000
+        os.posix_fadvise(user.held[0], 0, 0, os.POSIX_FADV_DONTNEED)
+        assert os.pread(user.held[0], 80_000, 0) == before
+        assert os.pwrite(user.held[0], b"and on", 0) == 6
+        user.close()
+        example.check()
 
 
 class Threads:

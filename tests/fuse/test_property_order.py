@@ -116,6 +116,25 @@ def test_writers_of_one_file(example: Example) -> None:
     example.check()
 
 
+def test_writers_of_different_files(example: Example) -> None:
+    """No two records take the same place, and each file's numbers stand in its order."""
+    tail = tail_of(example)
+
+    def write(mine: int) -> Callable[[], None]:
+        def run() -> None:
+            with (example.root / f"file{mine}").open("wb", buffering=0) as file:
+                for number in range(200):
+                    os.pwrite(file.fileno(), NUMBER.pack(mine * 1000 + number), 0)
+
+        return run
+
+    together(*(write(i) for i in range(4)))
+    written = numbers_of(list(tail.new()))
+    for mine in range(4):
+        assert [n % 1000 for n in written if n // 1000 == mine] == list(range(200))
+    example.check()
+
+
 def test_what_was_answered_comes_before_what_is_asked_then(example: Example) -> None:
     """Two threads take turns on two files: the numbers in the journal only grow."""
     tail = tail_of(example)

@@ -104,11 +104,13 @@ def test_descriptor_is_closed_only_when_no_request_can_use_it(tmp_path: Path) ->
     marks.enter(thread)
     hots = []
     for i in range(10, 40):
-        hot = Hot(i, os.open(tmp_path, os.O_RDONLY))
+        (tmp_path / str(i)).touch()
+        hot = Hot(i, os.open(tmp_path / str(i), os.O_RDONLY))
         hots.append(descriptors.keep(hot))
     assert len(descriptors.by_node) <= 9
     for hot in hots:
-        os.fstat(hot.descriptor)
+        # A closed number would be another file by now.
+        assert os.fstat(hot.descriptor).st_ino == (tmp_path / str(hot.node)).stat().st_ino
     marks.leave(thread)
     descriptors.keep(Hot(100, os.open(tmp_path, os.O_RDONLY)))
     closed = 0
