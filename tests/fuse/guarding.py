@@ -11,12 +11,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from replaying import describe, differences, replay
 
+from everup.capture.nodes import NodeTable
+from everup.capture.protocol import HAS_RESEND
 from everup.capture.runstate import memory_directory
+from everup.capture.session import THREADS
+from everup.capture.slots import Slots
 from everup.errors import NotConnected
 from everup.model.ids import ORPHANS_NAME, root_object_id
 from everup.places import Places
@@ -41,8 +46,14 @@ def remount(path: Path) -> None:
 class GuardProcess:
     """Starts, opens, kills and cleans up."""
 
-    def __init__(self, base: Path, trees: int = 1) -> None:
+    def __init__(
+        self,
+        base: Path,
+        trees: int = 1,
+        command: Sequence[str] = (sys.executable, "-m", "everup.capture"),
+    ) -> None:
         self.base = base
+        self._command = command
         self.places = Places.below(base / "root")
         self.places.make()
         self.paths = [base / f"tree{i + 1}" for i in range(trees)]
@@ -63,9 +74,7 @@ class GuardProcess:
     def start(self) -> None:
         environment = {**os.environ, "EVERUP_ROOT": str(self.base / "root")}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "everup.capture"], env=environment, stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen(self._command, env=environment, stdout=log, stderr=log)
         self.wait_served()
 
     def wait_served(self) -> dict[str, Any]:
@@ -113,10 +122,15 @@ class GuardProcess:
             if not any(tree["known_nodes"] for tree in trees):
                 break
             time.sleep(0.01)
-        assert [tree["known_nodes"] for tree in trees] == [0] * len(trees)
+        assert [tree["known_nodes"] for tree in trees] == [0] * len(trees), self.known()
         assert [tree["miscounted_lookups"] for tree in trees] == [0] * len(trees)
         for number in range(1, len(trees) + 1):
             assert os.listdir(self.lower(number) / ORPHANS_NAME.decode()) == []
+
+    def known(self, tree: int = 1) -> list[tuple[bytes, int]]:
+        """Name and lookup count of everything that the kernel knows."""
+        table = NodeTable(memory_directory(self.places) / str(tree))
+        return [((table.entry(node) or (0, b""))[1], table.lookups(node)) for node in table]
 
     def compare(self, tree: int = 1) -> None:
         """The journal, replayed from its beginning, must give exactly the lower tree."""
@@ -141,3 +155,10 @@ class GuardProcess:
                 while mounts_at(path):
                     unmount(path, MNT_DETACH)
             shutil.rmtree(memory_directory(self.places), ignore_errors=True)
+
+
+def mask_resend(guard: GuardProcess) -> None:
+    """What INIT agreed on lies in shared memory: the next workers believe in an older kernel."""
+    for number in range(1, len(guard.paths) + 1):
+        slots = Slots(memory_directory(guard.places) / str(number) / "slots", THREADS)
+        slots.set_features(slots.features & ~HAS_RESEND)

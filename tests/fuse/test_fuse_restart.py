@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from guarding import GuardProcess
+from guarding import GuardProcess, mask_resend
 
-from everup.capture.protocol import HAS_RESEND
 from everup.capture.runstate import memory_directory
 from everup.capture.session import THREADS
 from everup.capture.slots import Slots
@@ -112,13 +111,6 @@ def rows(path: Path, journal_mode: str) -> Callable[[int], None]:
 def check_database(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
-
-
-def mask_resend(guard: GuardProcess) -> None:
-    """What INIT agreed on lies in shared memory: the next workers believe in an older kernel."""
-    for tree in ("1", "2"):
-        slots = Slots(memory_directory(guard.places) / tree / "slots", THREADS)
-        slots.set_features(slots.features & ~HAS_RESEND)
 
 
 @pytest.mark.parametrize("resend", [True, False], ids=["resend", "older-kernel"])

@@ -67,6 +67,7 @@ def _write(request: Request, node: int, offset: int, data: memoryview, kill: int
             raise
         if hot.orphan:
             # Nobody can ever reach it by a name again, on no server.
+            request.slot.note_journaled(unique, written)
             return written
         if written != len(data):
             data = data[:written]
@@ -160,7 +161,9 @@ def setattr(request: Request) -> bytes:
             hot, valid, (_signed(access), access_ns), (_signed(modified), modified_ns)
         )
         status = os.fstat(hot.descriptor)
-        if not hot.orphan:
+        if hot.orphan:
+            request.slot.note_journaled(request.unique, 0)
+        else:
             _record_attributes(request, hot, object_id, drop, status, resized, size, times, valid)
     order.confirm()
     return attributes_reply(status, hot.orphan)
@@ -223,6 +226,8 @@ def _record_attributes(
             )
             arguments = encode_attributes(value)
             order.record(tree, Operation.ATTRIBUTES, object_id, arguments, b"", request)
+        elif not resized:
+            request.slot.note_journaled(request.unique, 0)
 
 
 def fallocate(request: Request) -> bytes:
@@ -242,7 +247,9 @@ def fallocate(request: Request) -> bytes:
                 # It may have been half-way done, and undone: the time stays changed.
                 order.touch(tree, hot)
             raise
-        if not hot.orphan:
+        if hot.orphan:
+            request.slot.note_journaled(request.unique, 0)
+        else:
             with order.lock:
                 _record_drop(request, hot, object_id, drop)
                 value = Allocate(offset, length, mode, tree.hint(hot))
@@ -271,8 +278,11 @@ def copy_file_range(request: Request) -> bytes:
     )
     buffer = request.buffer[: min(length, PAYLOAD_BYTES_MAX)]
     count = os.preadv(request.tree.hot(request.node).descriptor, (buffer,), offset)
-    kill = _may_not_keep(request)
-    written = _write(request, node, to_offset, buffer[:count], kill) if count else 0
+    written = 0
+    if count:
+        written = _write(request, node, to_offset, buffer[:count], _may_not_keep(request))
+    else:
+        request.slot.note_journaled(request.unique, 0)
     request.order.confirm()
     if request.opcode == protocol.COPY_FILE_RANGE_64:
         return protocol.COPY_OUT_64.pack(written)
@@ -323,6 +333,7 @@ def _record_xattr(
     name: bytes,
 ) -> None:  # fmt: skip
     if hot.orphan:
+        request.slot.note_journaled(request.unique, 0)
         return
     tree, order = request.tree, request.order
     changes_mode = name == ACCESS_ACL.encode()

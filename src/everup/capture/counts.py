@@ -6,7 +6,7 @@ under its lock, so at most one change is under way. A page of shared memory (tmp
 
 - the change under way: absolute counts, so that doing it again is right; its last word written is
   the commit;
-- per slot, which request was the last to change counts, and how many of its nodes are done.
+- per slot, the last request that could change counts, and how many of its nodes are done.
 
 The kernel counts when an answer is written. So the worker counts just before; killed in between,
 the next one finds the request in its slot, does not count again, and answers. Killed after the
@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+COMPLETE = 1 << 62
 CHUNK = 1024
 """Nodes of one change; a longer answer is several of them, each remembered."""
 SLOTS_MAX = 64
@@ -56,9 +57,19 @@ class CountLog:
         self._words[_LARGE_USED] = large
 
     def done(self, slot: int, unique: int) -> int:
-        """How many nodes of this request are counted already; 0 unless a worker was killed."""
+        """How many nodes of this request are counted already: 0, some, or COMPLETE.
+
+        Not 0 only when a worker was killed. COMPLETE whatever the answer would list now: the kernel
+        may have had it long ago, and the tree may have changed since.
+        """
         at = _SLOTS_AT + 2 * slot
         return self._words[at + 1] if self._words[at] == unique else 0
+
+    def complete(self, slot: int, unique: int) -> None:
+        """The request has nothing to count."""
+        at = _SLOTS_AT + 2 * slot
+        self._words[at + 1] = COMPLETE
+        self._words[at] = unique
 
     def commit(
         self, slot: int, unique: int, done: int, counts: dict[int, int], set_count: SetCount

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from types import FrameType
 
 from everup.system.notify import notify
@@ -32,9 +33,10 @@ STOP_S = 25.0
 
 
 class Holder:
-    """Keeps descriptors by name and one worker alive."""
+    """Keeps descriptors by name and one worker alive, which `command` starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", WORKER_MODULE)) -> None:
+        self._command = command
         self.held: dict[str, int] = {}
         self.restarts = 0
         self.stopping = False
@@ -69,7 +71,7 @@ class Holder:
             RESTARTS: str(self.restarts),
         }
         self.worker = subprocess.Popen(
-            [sys.executable, "-m", WORKER_MODULE], pass_fds=descriptors, env=environment
+            self._command, pass_fds=descriptors, env=environment
         )
         theirs.close()
         return ours

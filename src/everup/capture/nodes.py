@@ -15,11 +15,11 @@ object for ever, one too few would delete it while a process has it open.
 import mmap
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from struct import Struct
 
-from everup.capture.counts import CHUNK, CountLog
+from everup.capture.counts import CHUNK, COMPLETE, CountLog
 from everup.capture.protocol import ROOT_NODE
 from everup.system.kernelcalls import FileHandle
 
@@ -150,6 +150,9 @@ class NodeTable:
     def __len__(self) -> int:
         return len(self._index)
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(list(self._index))
+
     def __contains__(self, node: int) -> bool:
         return node in self._index
 
@@ -164,19 +167,23 @@ class NodeTable:
     def learn(self, slot: int, unique: int, found: Sequence[tuple[int, int, bytes]]) -> None:
         """The answer to request `unique` tells the kernel of these (node, parent, name).
 
-        Each counts one lookup. Called before the answer is written, again by the next worker when
-        this one is killed in between: counted once all the same. OSError when the table is full.
+        Each counts one lookup. Called before the answer is written, also with nothing in it, again
+        by the next worker when this one is killed meanwhile: counted once all the same. OSError
+        when the table is full.
         """
+        if not found:
+            self._log.complete(slot, unique)
         at = self._log.done(slot, unique)
         while at < len(found):
             part = found[at : at + CHUNK]
+            at += CHUNK
             with self._lock:
                 counts: dict[int, int] = {}
                 for node, parent, name in part:
                     entries, place = self._name(node, parent, name)
                     counts[node] = counts.get(node, entries.count(place)) + 1
-                self._log.commit(slot, unique, at + len(part), counts, self._set_count)
-            at += len(part)
+                done = at if at < len(found) else COMPLETE
+                self._log.commit(slot, unique, done, counts, self._set_count)
 
     def forget(self, slot: int, unique: int, dropped: Sequence[tuple[int, int]]) -> list[int]:
         """Request `unique` drops lookups: (node, how many). Returns the nodes that are gone.
@@ -186,6 +193,7 @@ class NodeTable:
         at = self._log.done(slot, unique)
         while at < len(dropped):
             part = dropped[at : at + CHUNK]
+            at += CHUNK
             with self._lock:
                 counts: dict[int, int] = {}
                 for node, lookups in part:
@@ -195,8 +203,7 @@ class NodeTable:
                     if lookups > known and node != ROOT_NODE:
                         self.miscounted += lookups - known
                     counts[node] = max(known - lookups, 0)
-                self._log.commit(slot, unique, at + len(part), counts, self._set_count)
-            at += len(part)
+                self._log.commit(slot, unique, at, counts, self._set_count)
         return [node for node, _ in dropped if node not in self._index]
 
     def _set_count(self, node: int, count: int) -> None:

@@ -140,6 +140,8 @@ class Order:
         """Append a change; `request` comes with its last record, which is the commit point."""
         self.unsynced.changed(object_id)
         if self.journal_state != "ok":
+            if request is not None:
+                request.slot.note_journaled(request.unique, len(payload))
             return
         try:
             unique = request.unique if request is not None else 0

@@ -66,11 +66,12 @@ def learn(request: Request, directory: Hot, name: bytes) -> tuple[int, os.stat_r
 
 def lookup(request: Request) -> bytes:
     (name,) = request.names(IN_HEADER_BYTES)
-    if request.tree.hidden(request.node, name):
-        return NEGATIVE_ENTRY
     try:
+        if request.tree.hidden(request.node, name):
+            raise FileNotFoundError(errno.ENOENT, "hidden")
         node, status = learn(request, request.tree.hot(request.node), name)
     except FileNotFoundError:
+        request.session.count(request)
         return NEGATIVE_ENTRY
     return entry_reply(node, status)
 
@@ -182,7 +183,9 @@ def readdir(request: Request) -> bytes:
 
 
 def readdirplus(request: Request) -> bytes:
-    return _directory(request, plus=True)
+    answer = _directory(request, plus=True)
+    request.session.count(request)
+    return answer
 
 
 def _directory(request: Request, plus: bool) -> bytes:

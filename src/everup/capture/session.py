@@ -214,7 +214,7 @@ class Session:
             self._write(_OUT.pack(_OUT_BYTES, protocol.NOTIFY_RESEND, 0))
 
     def count(self, request: Request) -> None:
-        """Just before an answer that the kernel will count: one lookup of each node in it."""
+        """Just before an answer of which the kernel counts one lookup of each node in it."""
         self.tree.nodes.learn(request.slot.number, request.unique, request.learned)
         request.learned.clear()
 

@@ -36,11 +36,11 @@ def settle(session: Session, loose: tuple[Record, ...], alive: bool = True) -> i
     fresh: list[Request] = []
     for request in requests:
         request.parse()
+        if _is_over(session, request, recorded, alive):
+            continue
         request.intent = request.slot.intent(request.unique)
         (begun if request.intent else fresh).append(request)
-    for request in begun:
-        _finish(session, request, recorded, alive)
-    for request in fresh if alive else []:
+    for request in begun + (fresh if alive else []):
         session.handle(request)
     for request in requests:
         request.intent = None
@@ -48,20 +48,24 @@ def settle(session: Session, loose: tuple[Record, ...], alive: bool = True) -> i
     return len(requests)
 
 
-def _finish(session: Session, request: Request, recorded: dict[int, int], alive: bool) -> None:
+def _is_over(session: Session, request: Request, recorded: dict[int, int], alive: bool) -> bool:
+    """Whether a request is done, or refused, and is only answered again.
+
+    It may have been answered already, and much been asked for since: a slot is cleared a moment
+    after the answer. The kernel does not take a second one.
+    """
     unique = request.unique
     failed = request.slot.failed(unique)
-    if failed:
-        session.answer_error(unique, failed)
-        return
     written = request.slot.journaled(unique)
     if written is None:
         written = recorded.get(unique)
-    if written is None:
-        session.handle(request)
-        return
-    if alive:
-        _answer_again(session, request, written)
+    if not failed and written is None:
+        return False
+    if alive and failed:
+        session.answer_error(unique, failed)
+    elif alive:
+        _answer_again(session, request, written or 0)
+    return True
 
 
 def _answer_again(session: Session, request: Request, written: int) -> None:

@@ -91,11 +91,12 @@ class Slot:
         return int(number) if owner == unique else 0
 
     def note_journaled(self, unique: int, written: int) -> None:
-        """The last record of the request is in the journal; the journal's lock is held."""
+        """The last record of the request is in the journal (or it needs none): what is left to do
+        is to answer it. Done once more, it might undo what was asked for since."""
         _JOURNALED.pack_into(self._memory, _JOURNALED_AT, written, unique)
 
     def journaled(self, unique: int) -> int | None:
-        """Bytes that the request wrote (0 for others); None when its record is not known here."""
+        """Bytes that the request wrote (0 for others); None when it is not known to be done."""
         written, owner = _JOURNALED.unpack_from(self._memory, _JOURNALED_AT)
         return int(written) if owner == unique else None
 
