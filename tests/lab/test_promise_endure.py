@@ -12,7 +12,7 @@ from everup.lab.endure.run import Wishes, run_endure
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
-# Quick ones: power cuts within a switchover and with a full disk, a stale server, a shutdown, kills.
+# Quick ones: power cuts in a switchover and with a full disk, a stale server, a shutdown, kills.
 SEED = 11328
 ROUNDS = 5
 
