@@ -73,9 +73,14 @@ class Acts:
     def _takeover(self, cast: Cast, began: float) -> Findings:
         """A whole group that loses its active must have another one soon."""
         left = began + _TAKEOVER_S - time.monotonic()
-        taken = lambda: self._scene.roles().get(cast.passive) == "active"  # noqa: E731
+        others = self._scene.passives(cast.active)
+
+        def taken() -> bool:
+            roles = self._scene.roles()
+            return any(roles.get(name) == "active" for name in others)
+
         try:
-            wait_until(f"{cast.passive} takes over", taken, left)
+            wait_until(f"{' or '.join(others)} takes over", taken, left)
         except DeadlinePassed as late:
             return [late.sentence]
         return []
@@ -130,9 +135,9 @@ class Acts:
         """In order, as before work on the machine: no mount of ours may make it wait."""
         found = []
         self._scene.run(name, "systemctl", "poweroff", "--no-block", check=False)
-        down = lambda: not self._scene.server(name).powered  # noqa: E731
+        server = self._scene.server(name)
         try:
-            wait_until(f"{name} shuts down in order", down, _SHUTDOWN_S)
+            wait_until(f"{name} shuts down in order", lambda: not server.powered, _SHUTDOWN_S)
         except DeadlinePassed as late:
             found.append(late.sentence)
             self._scene.power_cut(name)

@@ -54,10 +54,11 @@ class Audit:
 
     def _one_active(self, cast: Cast, facts: Facts) -> None:
         roles = self._scene.roles()
-        if roles != {cast.active: "active", cast.passive: "passive"}:
+        passives = self._scene.passives(cast.active)
+        if roles != {cast.active: "active", **dict.fromkeys(passives, "passive")}:
             facts.findings.append(f"The servers' own words about their roles: {roles}.")
-        gates = {n: self._scene.ask(n, "guard")["gate"] for n in (cast.active, cast.passive)}
-        if gates != {cast.active: "open", cast.passive: "closed"}:
+        gates = {n: self._scene.ask(n, "guard")["gate"] for n in (cast.active, *passives)}
+        if gates != {cast.active: "open", **dict.fromkeys(passives, "closed")}:
             facts.findings.append(f"The gates are {gates}.")
 
     def _one_voice(self, since: float, facts: Facts) -> None:
@@ -111,23 +112,24 @@ def at_rest(scene: Scene, server: str) -> Iterator[None]:
 
 
 def compare_at_rest(scene: Scene, cast: Cast, deadline_s: float = _POSITION_S) -> Comparison:
-    """Both lower trees, read from the host at one position."""
+    """The active server's lower tree and every other, read from the host at one position."""
+    found = Comparison()
     with at_rest(scene, cast.active):
-        _wait_one_position(scene, cast, deadline_s)
-        found = Comparison()
-        for path in PROTECTED:
-            mine, theirs = (scene.server(n).disk.real(path) for n in (cast.active, cast.passive))
-            found += compare_trees(mine, theirs, names=(cast.active, cast.passive))
+        for passive in scene.passives(cast.active):
+            _wait_one_position(scene, cast.active, passive, deadline_s)
+            for path in PROTECTED:
+                mine, theirs = (scene.server(n).disk.real(path) for n in (cast.active, passive))
+                found += compare_trees(mine, theirs, names=(cast.active, passive))
     return found
 
 
-def _wait_one_position(scene: Scene, cast: Cast, deadline_s: float) -> None:
+def _wait_one_position(scene: Scene, active: str, passive: str, deadline_s: float) -> None:
     """The passive has applied what the active has written, seen several times in a row."""
     seen: list[object] = []
 
     def same() -> bool:
-        written = quietly(lambda: scene.ask(cast.active, "guard")["position"])
-        applied = quietly(lambda: scene.ask(cast.passive, "replicator")["applied"])
+        written = quietly(lambda: scene.ask(active, "guard")["position"])
+        applied = quietly(lambda: scene.ask(passive, "replicator")["applied"])
         if written is None or written != applied:
             seen.clear()
             return False
