@@ -227,6 +227,52 @@ def list_names(d: Path) -> tuple[Act, Act]:
     return lambda: _expect({entry.name for entry in os.scandir(d)}, wanted), lambda: None
 
 
+def _give_name(held: int, d: Path) -> None:
+    above = os.open(d, os.O_RDONLY)
+    # With a directory's descriptor, or Python would link the symbolic link itself.
+    os.link(f"/proc/self/fd/{held}", "f", dst_dir_fd=above, follow_symlinks=True)
+    os.close(above)
+
+
+def nameless(d: Path) -> tuple[Act, Act]:
+    held: list[int] = []
+
+    def check() -> None:
+        os.write(held[0], DATA)
+        _give_name(held[0], d)
+        os.close(held[0])
+        _expect((d / "f").read_bytes(), DATA)
+
+    return lambda: held.append(os.open(d, os.O_TMPFILE | os.O_RDWR)), check
+
+
+def name_the_nameless(d: Path) -> tuple[Act, Act]:
+    held = os.open(d, os.O_TMPFILE | os.O_RDWR)
+    os.write(held, DATA)
+
+    def check() -> None:
+        os.close(held)
+        _expect((d / "f").read_bytes(), DATA)
+
+    return lambda: _give_name(held, d), check
+
+
+def write_unlinked(d: Path) -> tuple[Act, Act]:
+    """Not recorded at all; done once more later, it would undo what was written since."""
+    held = _open(d / "f")
+    (d / "f").unlink()
+
+    def act() -> None:
+        for data in (b"first", b"later"):
+            _expect(os.pwrite(held, data, 0), 5)
+
+    def check() -> None:
+        _expect(os.pread(held, 10, 0), b"later")
+        os.close(held)
+
+    return act, check
+
+
 def synced(d: Path) -> tuple[Act, Act]:
     held = _open(_file(d / "f"))
     os.pwrite(held, DATA, 0)
@@ -267,6 +313,11 @@ OPERATIONS = {
     "rename, exchanging": Operation(protocol.RENAME2, rename_exchange),
     "write": Operation(protocol.WRITE, write),
     "append": Operation(protocol.WRITE, append),
+    "write to an unlinked file": Operation(
+        protocol.WRITE, write_unlinked, (*CHANGE[:3], *CHANGE[4:])
+    ),
+    "O_TMPFILE": Operation(protocol.TMPFILE, nameless, (*CREATION[:3], *CREATION[4:]), 3),
+    "link of O_TMPFILE": Operation(protocol.LINK, name_the_nameless, CREATION),
     "truncate": Operation(protocol.SETATTR, truncate),
     "setxattr": Operation(protocol.SETXATTR, setxattr),
     "removexattr": Operation(protocol.REMOVEXATTR, removexattr),

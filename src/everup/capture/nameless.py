@@ -32,6 +32,7 @@ from everup.journal.operation import (
 )
 from everup.journal.record import Operation
 from everup.limits import PAYLOAD_BYTES_MAX
+from everup.model.ids import NO_OBJECT
 from everup.system.objectid import door, write_id
 
 _NO_HINT = b""
@@ -43,7 +44,35 @@ def tmpfile(request: Request) -> bytes:
     tree, order = request.tree, request.order
     order.admit()
     directory = tree.hot(request.node)
-    object_id = secrets.token_bytes(16)
+    object_id = request.intent.first_id if request.intent else secrets.token_bytes(16)
+    request.slot.intend(request.unique, 0, object_id, NO_OBJECT)
+    hot = _find(request, object_id) or _make(request, directory, mode, umask, object_id)
+    request.slot.note_journaled(request.unique, 0)
+    order.confirm()
+    return _answer(request, hot)
+
+
+def tmpfile_again(request: Request) -> bytes:
+    """The answer to a TMPFILE that a killed worker had done. ENOENT when it is forgotten."""
+    intent = request.slot.intent(request.unique)
+    hot = _find(request, intent.first_id) if intent else None
+    if hot is None:
+        raise FileNotFoundError(errno.ENOENT, "the file is gone")
+    return _answer(request, hot)
+
+
+def _find(request: Request, object_id: bytes) -> Hot | None:
+    """The file, if a killed worker came as far as to set it aside: then it is whole."""
+    tree = request.tree
+    try:
+        handle = request.calls.of(tree.orphans_directory, object_id.hex().encode())
+    except FileNotFoundError:
+        return None
+    return tree.hot(pack_handle(handle))
+
+
+def _make(request: Request, directory: Hot, mode: int, umask: int, object_id: bytes) -> Hot:
+    tree = request.tree
     aside = object_id.hex().encode()
     if not tree.has_default_acl(directory):
         mode &= ~umask
@@ -64,11 +93,13 @@ def tmpfile(request: Request) -> bytes:
     tree.set_aside(node, aside)
     hot = keep(request, node, descriptor, mode, object_id)
     hot.orphan = True
-    status = os.fstat(hot.descriptor)
-    request.learned.append((node, PARENT_UNKNOWN, _NO_HINT))
-    order.confirm()
+    return hot
+
+
+def _answer(request: Request, hot: Hot) -> bytes:
+    request.learned.append((hot.node, PARENT_UNKNOWN, _NO_HINT))
     opened = protocol.OPEN_OUT.pack(0, protocol.FOPEN_KEEP_CACHE, 0)
-    return entry_reply(node, status, orphan=True) + opened
+    return entry_reply(hot.node, os.fstat(hot.descriptor), orphan=True) + opened
 
 
 def record_content(request: Request, hot: Hot, object_id: bytes) -> None:

@@ -14,6 +14,7 @@ import os
 
 from everup.capture import protocol
 from everup.capture.lower import LowerTree
+from everup.capture.nameless import tmpfile_again
 from everup.capture.order import Order
 from everup.capture.reading import learn
 from everup.capture.replies import attributes_reply, entry_reply
@@ -86,6 +87,8 @@ def _answer_of(session: Session, request: Request, written: int) -> bytes | None
     if opcode in _NAME_AT:
         name = request.names(_NAME_AT[opcode])[0]
         return entry_reply(*learn(request, session.tree.hot(request.node), name))
+    if opcode == protocol.TMPFILE:
+        return tmpfile_again(request)
     if opcode == protocol.SETATTR:
         hot = session.tree.hot(request.node)
         return attributes_reply(os.fstat(hot.descriptor), hot.orphan)
