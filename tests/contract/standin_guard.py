@@ -11,6 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from everup.journal.operation import (
     Attributes,
     Create,
     Epoch,
+    Gap,
     Link,
     ModifiedTime,
     Orphan,
@@ -73,6 +75,7 @@ class StandInGuard:
         self._server: LocalServer | None = None
         self._open_orphans: dict[bytes, int] = {}
         self._running = True
+        self._failed = False
 
     # life
 
@@ -97,6 +100,23 @@ class StandInGuard:
             self.places.tree, {"state": "at", "position": position.to_json()}, operation="test"
         )
         return position
+
+    @contextmanager
+    def journal_failing(self) -> Iterator[None]:
+        """What is done inside is not recorded; then the journal goes on behind a gap, as the real
+        guard's does."""
+        self.end_batch()
+        self._failed = True
+        yield
+        self._failed = False
+        last = self.journal.behind_everything()
+        gap = Gap(self.journal.position, last, secrets.token_hex(8), "alpha", "test")
+        chain = self.journal.prepare(gap)
+        with self.journal.lock:
+            for descriptor in self._touched.values():
+                os.close(descriptor)
+            self._touched.clear()
+            self._tell(self.journal.enter(chain))
 
     def serve(self) -> None:
         self._server = LocalServer(self.places.guard_socket, self._handle)
@@ -192,7 +212,8 @@ class StandInGuard:
     def _append(
         self, operation: int, object_id: bytes, arguments: bytes, payload: bytes = b""
     ) -> None:
-        self.journal.append(operation, self.tree, object_id, arguments, payload)
+        if not self._failed:
+            self.journal.append(operation, self.tree, object_id, arguments, payload)
 
     def _touch(self, *paths: Path) -> None:
         for path in paths:

@@ -109,7 +109,7 @@ def test_it_goes_on_by_itself_when_there_is_room(cramped: GuardProcess) -> None:
     full = cramped.call("status")
     (cramped.places.journal / "ballast").unlink()
     again = Position.from_json(await_journal(cramped, "ok")["position"])
-    assert again.epoch == 1 and again.sequence == full["sequence"] + 2
+    assert again.epoch == 1 and again.sequence >= full["sequence"] + 2
     (cramped.tree / "after").write_bytes(b"recorded again")
     cramped.call("close", grace_ms=100)
     cursor = Cursor(cramped.places.journal, again)

@@ -17,12 +17,13 @@ from test_journal import OBJECT, begun, write_some
 from everup.errors import Corrupt
 from everup.journal import operation as op
 from everup.journal.aside import forget_aside, load_aside, put_aside
-from everup.journal.reader import Batch, Cursor
+from everup.journal.reader import NEW_CHAIN, Batch, Cursor
 from everup.journal.record import HEADER_BYTES, Operation
 from everup.journal.segment import HEADER_BYTES as SEGMENT_HEADER_BYTES
 from everup.journal.segment import list_segments
 from everup.journal.writer import JournalWriter
 from everup.model.position import ORIGIN, Position
+from everup.replicate.tail import JournalTail
 
 SEGMENT_BYTES = 1500
 
@@ -296,7 +297,9 @@ def test_a_chain_behind_a_gap(journal: Path) -> None:
     since = writer.position
     follower = Cursor(journal, since)
     assert follower.next() is None
-    chain = writer.prepare(op.Gap(since, writer.sequence, "ab" * 8, "primary", "no space left"))
+    chain = writer.prepare(
+        op.Gap(since, writer.behind_everything(), "ab" * 8, "primary", "no space left")
+    )
     assert batches_of(journal)[-1].end == since, "prepared is not entered"
     closed = writer.enter(chain)
     assert closed.position == writer.position == chain.end != since
@@ -304,7 +307,7 @@ def test_a_chain_behind_a_gap(journal: Path) -> None:
     with pytest.raises(Corrupt) as caught:
         while time.monotonic() < deadline:
             assert follower.next() is None
-    assert caught.value.code == "journal-gap"
+    assert caught.value.code == NEW_CHAIN
     for old in (ORIGIN, since):
         with pytest.raises(Corrupt) as caught:
             Cursor(journal, old)
@@ -318,19 +321,43 @@ def test_a_chain_behind_a_gap(journal: Path) -> None:
     assert recovered is not None and recovered.position == writer.position
 
 
+def test_a_reader_in_a_segment_without_a_batch_sees_the_gap(tmp_path: Path) -> None:
+    writer = begun(tmp_path, segment_bytes=10)
+    follower = Cursor(tmp_path, writer.position)
+    assert follower.next() is None
+    gap = op.Gap(writer.position, writer.behind_everything(), "ab" * 8, "primary", "no space")
+    writer.enter(writer.prepare(gap))
+    deadline = time.monotonic() + 5
+    with pytest.raises(Corrupt) as caught:
+        while time.monotonic() < deadline:
+            assert follower.next() is None
+    assert caught.value.code == NEW_CHAIN
+
+
+def test_the_tail_of_a_segment_without_a_record(tmp_path: Path) -> None:
+    """It used to open the same empty segment for ever."""
+    writer = begun(tmp_path, segment_bytes=10)
+    tail = JournalTail(tmp_path)
+    assert tail.sequence() == writer.sequence
+    write_some(writer, batches=2)
+    assert tail.sequence() == writer.sequence
+    tail.close()
+
+
 def test_a_writer_killed_right_after_it_entered_a_chain(journal: Path) -> None:
     """Its successor knows that the journal had failed, and makes the gap once more."""
     writer = JournalWriter(journal)
     assert writer.recover() is not None
     last = writer.close_batch(1)
     writer.append(Operation.TRUNCATE, 1, OBJECT, op.encode_truncate(op.Truncate(9, b"f")))
-    gap = op.Gap(last.position, writer.sequence, "cd" * 8, "primary", "no space left")
+    sequence = writer.behind_everything()
+    gap = op.Gap(last.position, sequence, "cd" * 8, "primary", "no space left")
     entered = writer.enter(writer.prepare(gap))
     again = JournalWriter(journal)
     assert again.resume(last).position == last.position
-    closed = again.enter(again.prepare(gap._replace(gap_id="ef" * 8)))
-    assert closed.position.sequence == entered.position.sequence
-    assert closed.position != entered.position
+    gap = op.Gap(last.position, again.behind_everything(), "ef" * 8, "primary", "no space left")
+    closed = again.enter(again.prepare(gap))
+    assert closed.position.sequence > entered.position.sequence
     write_some(again, batches=1)
     assert JournalWriter(journal).recover() is not None
     assert [batch.end for batch in batches_of(journal, closed.position)] == [again.position]

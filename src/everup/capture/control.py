@@ -159,10 +159,10 @@ class Control:
             closed = order.wait_closed(last, FOLLOW_IDLE_S)
             if closed is not None and closed is not last:
                 last = closed
-                yield {"closed": _closed_json(closed)}
+                yield {"closed": _closed_json(closed), "journal": order.journal_state}
             else:
                 # Nothing new: a line now and then finds out that nobody listens any more.
-                yield {"idle": True}
+                yield {"idle": True, "journal": order.journal_state}
 
     def _release_segments(self, arguments: dict[str, Any]) -> Reply:
         """Delete segments that hold nothing behind `up_to_sequence`; the newest one stays."""

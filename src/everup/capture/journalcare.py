@@ -87,7 +87,8 @@ class JournalCare:
         if recovered is None:
             return ()
         if recovered.cut_bytes:
-            _say(f"the journal's end was cut by {recovered.cut_bytes} bytes: {recovered.problem}")
+            why = f": {recovered.problem}" if recovered.problem else ""
+            _say(f"the journal's end was cut by {recovered.cut_bytes} bytes{why}")
         return recovered.loose
 
     def _check_end(self, recovered: Recovered | None, hot: bool) -> None:
@@ -212,7 +213,7 @@ class JournalCare:
             return
         order, journal = self._order, self._journal
         with order.lock:
-            since, last = journal.position, journal.sequence
+            since, last = journal.position, journal.behind_everything()
         gap = Gap(since, last, secrets.token_hex(8), self.server, order.journal_sentence)
         chain = journal.prepare(gap)
         with order.lock:

@@ -184,6 +184,8 @@ class Order:
         self.journal_state, self.journal_sentence = state, sentence
         print(f"everup-guard: {sentence}", file=sys.stderr, flush=True)
         self.on_journal_changed()
+        with self._follow:
+            self._follow.notify_all()
 
     def fail_journal(self, state: str, sentence: str) -> None:
         """Somebody else found that records must not, or cannot, be written any more."""

@@ -146,7 +146,7 @@ class Epoch(NamedTuple):
             return cls(
                 int(value["epoch"]), parent, value["server"], value["boot_id"], value["reason"]
             )
-        except (ValueError, KeyError, TypeError) as problem:
+        except (ValueError, KeyError, TypeError, RecursionError) as problem:
             raise Corrupt(f"an EPOCH record is not readable: {problem}") from problem
 
 
@@ -156,7 +156,7 @@ class Gap(NamedTuple):
 
     since: Position
     last_sequence: int
-    """The last one given before the gap; the batch it was in never ended."""
+    """Not less than any that was given before the gap, in a batch that may never have ended."""
     gap_id: str
     """Names the dirty map that knows what was changed; unique."""
     server: str
@@ -175,7 +175,7 @@ class Gap(NamedTuple):
             since = Position.from_json(value["since"])
             last, gap_id = int(value["last_sequence"]), str(value["gap_id"])
             return cls(since, last, gap_id, str(value["server"]), str(value["sentence"]))
-        except (ValueError, KeyError, TypeError) as problem:
+        except (ValueError, KeyError, TypeError, RecursionError) as problem:
             raise Corrupt(f"a GAP record is not readable: {problem}") from problem
 
 

@@ -26,6 +26,8 @@ from everup.journal.segment import (
 from everup.limits import BATCH_BYTES_MAX
 from everup.model.position import CHECKSUM_BYTES, Position
 
+NEW_CHAIN = "journal-new-chain"
+"""Code of the error that ends a reader in front of a gap."""
 LOOK_EVERY_SECONDS = 1.0
 _READ_AHEAD_BYTES = 256 << 10
 
@@ -187,13 +189,20 @@ class Cursor:
             # Unless it came just now.
             batch = self._read_on()
             if batch is None:
-                raise placed(
-                    Corrupt("no batch ends there, and the journal goes on", code="journal-gap"),
-                    self._path,
-                    self._offset,
-                    self.position.sequence,
-                )
+                raise self._ending()
         return batch
+
+    def _ending(self) -> Corrupt:
+        """Why the journal goes on elsewhere: its writer began a new chain, or it is damaged."""
+        segments = list_segments(self._directory)
+        if any(info.after_gap and info.path.name > self._path.name for info in segments):
+            return Corrupt(
+                f"the journal goes on behind {self.position.epoch}/{self.position.sequence} only "
+                "after a gap: what was changed in between is not in it",
+                code=NEW_CHAIN,
+            )
+        problem = Corrupt("no batch ends there, and the journal goes on", code="journal-gap")
+        return placed(problem, self._path, self._offset, self.position.sequence)
 
     def _read_on(self) -> Batch | None:
         batch = self._read()
@@ -212,11 +221,9 @@ class Cursor:
         return any(name > self._path.name and name != expected for name in later)
 
     @property
-    def unread_bytes(self) -> int:
-        """What lies behind this position in its segment, an open batch included."""
-        if self._descriptor < 0:
-            return 0
-        return max(0, os.fstat(self._descriptor).st_size - self._offset)
+    def place(self) -> tuple[str, int]:
+        """Name of the segment and offset in it, right behind the last batch that was read."""
+        return self._path.name, self._offset
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -261,11 +268,7 @@ class Cursor:
             return False
         if start != self.position:
             os.close(descriptor)
-            raise Corrupt(
-                f"{path} does not go on at {self.position.epoch}/{self.position.sequence}: what "
-                "was changed in between is not in the journal",
-                code="journal-gap",
-            )
+            raise self._ending()
         self.close()
         self._descriptor, self._offset = descriptor, HEADER_BYTES
         self._path = path

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from everup.errors import Corrupt
 from everup.journal import recovery
-from everup.journal.gap import NewChain, write_new_chain
+from everup.journal.gap import GAP_RECORDS, NewChain, write_new_chain
 from everup.journal.operation import (
     BatchEnd,
     Epoch,
@@ -173,6 +173,12 @@ class JournalWriter:
         self._file.unsynced = True
         self._file.sync()
         return closed
+
+    def behind_everything(self) -> int:
+        """The sequence at which a new chain may begin: no record, and no segment (also an empty
+        one, or one that a killed writer began), has a greater one."""
+        firsts = [int(path.stem, 16) for path in self._directory.glob(f"*{SUFFIX}")]
+        return max(self.sequence, max(firsts, default=0) + GAP_RECORDS)
 
     def prepare(self, gap: Gap) -> NewChain:
         """Write the first segment of a chain that goes on behind `gap`, durable, beside the

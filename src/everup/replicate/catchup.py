@@ -28,10 +28,12 @@ def choose_catch_up(
     missing_trees: tuple[int, ...] = (),
     unclean_epoch: int = 0,
     unequal: bool = False,
+    unreadable: str = "",
 ) -> CatchUp:
     """`known`: the position is on this server's line of history; `held`: its journal still has
     everything after it; `unclean_epoch`: the newest one that began on a tree which a power cut had
-    left without what was not yet on the disk; `unequal`: it was found different."""
+    left without what was not yet on the disk; `unequal`: it was found different; `unreadable`: what
+    was wrong with the journal when it was read for this server."""
     if unequal:
         return CatchUp(RESYNC, f"{server} was found different: its trees are compared")
     if missing_trees and position is not None:
@@ -40,6 +42,12 @@ def choose_catch_up(
     if position is None:
         return CatchUp(RESYNC, f"{server} {_why_nowhere(tree_state)}: its trees are compared")
     where = f"{position.epoch}/{position.sequence}"
+    if unreadable:
+        return CatchUp(
+            RESYNC,
+            f"{server} stands at {where}, the journal cannot be read from there on ({unreadable}): "
+            "its trees are compared",
+        )
     if position.epoch < unclean_epoch:
         return CatchUp(
             RESYNC,

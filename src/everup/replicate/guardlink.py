@@ -29,18 +29,8 @@ class GuardLink:
         self._channel: LineChannel | None = None
         self._tried_at = 0.0
         self._last: dict[str, Any] | None = None
-        self._heard = b""
-
-    @property
-    def latest_sequence(self) -> int:
-        """End of the last batch that the guard has told of; 0 before the first."""
-        lines = self._heard.split(b"\n")
-        for line in reversed(lines):
-            try:
-                return int(json.loads(line)["closed"]["sequence"])
-            except (ValueError, KeyError, TypeError):
-                continue
-        return 0
+        self.journal_ok = True
+        """Whether what is changed now reaches the journal at all, as the guard said last."""
 
     @property
     def descriptor(self) -> int | None:
@@ -68,12 +58,21 @@ class GuardLink:
             heard = self._channel.connection.recv(1 << 16)
             if not heard:
                 self.close()
-            elif b"closed" in heard:
-                self._heard = heard
+            else:
+                self._note(heard)
         except BlockingIOError:
             pass
         except OSError:
             self.close()
+
+    def _note(self, heard: bytes) -> None:
+        """The newest whole line counts; the guard says everything again soon."""
+        for line in reversed(heard.split(b"\n")):
+            try:
+                self.journal_ok = json.loads(line).get("journal", "ok") == "ok"
+            except (ValueError, AttributeError):
+                continue
+            return
 
     def acknowledged(self, server: str, sequence: int) -> None:
         """Durable on `server` up to `sequence`."""

@@ -12,33 +12,22 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from everup.errors import Corrupt, EverupError, NotConnected, ProtocolError
-from everup.journal.history import load_history
+from everup.errors import Corrupt, EverupError, NotConnected
 from everup.journal.operation import BatchEnd, encode_batch_end
+from everup.journal.reader import NEW_CHAIN, Batch
 from everup.journal.record import HEADER_BYTES
-from everup.journal.unclean import last_unclean_epoch
-from everup.model.position import ORIGIN, Position
+from everup.model.position import Position
 from everup.replicate.applier import MISMATCH_CODES
-from everup.replicate.catchup import RESYNC, CatchUp, choose_catch_up
+from everup.replicate.catchup import RESYNC
 from everup.replicate.channels import Channels
 from everup.replicate.context import Context
-from everup.replicate.guardlink import POLL_MS, GuardLink, guard_position
-from everup.replicate.logs import LogCursor, journal_end
-from everup.replicate.queues import QueueMeter
+from everup.replicate.greeting import Agreement, agree, await_welcome, end_of_journal, hello
+from everup.replicate.guardlink import POLL_MS, GuardLink
+from everup.replicate.lag import PeerLag
+from everup.replicate.logs import LogCursor
 from everup.replicate.resync import Place, Resync
-from everup.replicate.treestate import EMPTY
 from everup.wire.frames import Frame
-from everup.wire.messages import (
-    CHANNEL_STREAM,
-    PROTOCOL_VERSIONS,
-    Hello,
-    PastEpoch,
-    SourceState,
-    Start,
-    TargetState,
-    Welcome,
-    WirePosition,
-)
+from everup.wire.messages import SourceState, TargetState
 from everup.wire.session import Acknowledged, SourceSession, idle_frame
 from everup.wire.transport import Connection, client_context, dial
 
@@ -48,12 +37,11 @@ END_BYTES = HEADER_BYTES + len(encode_batch_end(BatchEnd(0, 0, 0, bytes(16), 0))
 BACK_OFF_MS_MIN = 100
 BACK_OFF_MS_MAX = 2000
 REFUSED_MS = 1000
-GREETING_MS = 5000
 SILENCE_MS = 5000
 IDLE_MS = 1000
 WAIT_MS = 500
 QUEUED_BYTES_MAX = 4 << 20
-HISTORY_SENT_MAX = 1000
+SAVE_SECONDS = 10.0
 STOP_SECONDS = 0.5
 UNEQUAL_SECONDS = 5.0
 """A mismatch that stays this long is repaired by comparing everything."""
@@ -73,13 +61,14 @@ class PeerLink:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"link-{server}", daemon=True)
         self._guard = GuardLink(context.places.guard_socket)
-        self._send_queue = QueueMeter()
+        self._lag = PeerLag(context.places, server, epoch)
         self._connected = False
         self._goal_sequence: int | None = None
         self._told_in_sync: bool | None = None
         self._resync: Resync | None = None
         self.sent: Position | None = None
-        self.acknowledged: Position | None = None
+        mark = self._lag.mark
+        self.acknowledged: Position | None = mark.position if mark else None
         self.applied: Position | None = None
         self.target: TargetState | None = None
         self.sentence = "not connected yet"
@@ -90,8 +79,7 @@ class PeerLink:
         self._again = threading.Event()
         self._unequal = False
         self._unequal_since = 0.0
-        self._cursor: LogCursor | None = None
-        self._caught_up_at = time.monotonic()
+        self._unreadable = ""
 
     def start(self) -> None:
         self._thread.start()
@@ -124,6 +112,7 @@ class PeerLink:
         target, goal = self.target, self._goal_sequence
         return (
             self._connected
+            and self._guard.journal_ok
             and target is not None
             and target.consistent
             and not target.error_code
@@ -174,15 +163,13 @@ class PeerLink:
             if self._stopped.is_set():
                 raise NotConnected("this link was stopped")
             session = SourceSession()
-            connection.send(session.hello(self._hello()))
-            welcome, frames = self._await_welcome(connection, session)
-            cursor, start = self._decide(welcome)
+            agreed, frames = self._agree(connection, session)
             try:
-                connection.send(session.start(start))
-                self._stream(connection, session, cursor, frames)
+                connection.send(session.start(agreed.start))
+                self._stream(connection, session, agreed.cursor, frames)
             finally:
-                self._cursor = None
-                cursor.close()
+                self._lag.save()
+                agreed.cursor.close()
                 self._end_resync()
         finally:
             self._connection = None
@@ -197,111 +184,36 @@ class PeerLink:
             self._channels.forgive()
             raise
 
-    def _hello(self) -> Hello:
-        context = self._context
-        end = self._journal_end()
-        history = load_history(context.places.history)[-HISTORY_SENT_MAX:]
-        return Hello(
-            versions=PROTOCOL_VERSIONS,
-            group_id=context.group.group_id,
-            server=context.server,
-            channel=CHANNEL_STREAM,
-            epoch=self._epoch,
-            history=tuple(PastEpoch(e.epoch, WirePosition.of(e.parent)) for e in history),
-            position=WirePosition.of(end),
-            trees=tuple(tree.id for tree in context.group.protect),
-        )
-
-    def _journal_end(self) -> Position:
-        try:
-            end = guard_position(self._context.places.guard_socket)
-        except EverupError:
-            end = None
-        return end or journal_end(self._context.places) or ORIGIN
-
-    def _await_welcome(
+    def _agree(
         self, connection: Connection, session: SourceSession
-    ) -> tuple[Welcome, list[Frame]]:
-        deadline = time.monotonic() + GREETING_MS / 1000
-        while time.monotonic() < deadline and not self._stopped.is_set():
-            connection.wait(200)
-            connection.flush()
-            frames = connection.receive()
-            for number, frame in enumerate(frames):
-                message = session.receive(frame)
-                if isinstance(message, Welcome):
-                    if message.server != self.server or message.version not in PROTOCOL_VERSIONS:
-                        raise ProtocolError(f"{self.server} answers for {message.server!r}")
-                    return message, frames[number + 1 :]
-        self._channels.failed(connection.address)
-        raise NotConnected(f"{self.server} does not answer the greeting")
+    ) -> tuple[Agreement, list[Frame]]:
+        connection.send(session.hello(hello(self._context, self._epoch)))
+        answer = await_welcome(connection, session, self.server, self._stopped.is_set)
+        if answer is None:
+            self._channels.failed(connection.address)
+            raise NotConnected(f"{self.server} does not answer the greeting")
+        welcome, frames = answer
+        place = Place(self.server, self._channels.order(), self._port)
+        agreed = agree(
+            self._context, self._epoch, place, welcome,
+            unequal=self._unequal, unreadable=self._unreadable,
+        )  # fmt: skip
+        self._begin(agreed)
+        return agreed, frames
 
-    def _decide(self, welcome: Welcome) -> tuple[LogCursor, Start]:
-        position = welcome.position.position() if welcome.position else None
-        cursor = self._cursor_at(position)
-        history = load_history(self._context.places.history)
-        known = any(start.parent == position for start in history)
-        choice = choose_catch_up(
-            self.server,
-            welcome.tree_state,
-            position,
-            known=known,
-            held=cursor is not None,
-            missing_trees=welcome.missing_trees,
-            unclean_epoch=last_unclean_epoch(self._context.places.state),
-            unequal=self._unequal,
-        )
+    def _begin(self, agreed: Agreement) -> None:
+        choice = agreed.choice
         self.sentence, self.code = choice.sentence, choice.kind
-        end = self._journal_end()
-        if choice.kind == RESYNC or cursor is None:
-            if cursor is not None:
-                cursor.close()
-            return self._start_resync(choice, end, fresh=welcome.tree_state == EMPTY)
-        assert position is not None
         self._connected, self._told_in_sync = True, None
-        self.sent = self.acknowledged = position
+        self.sent = self.acknowledged = agreed.begin
         self.applied = None
-        if welcome.unproven:
-            # The copy is whole, the proof of it was cut off: only that is made again.
-            self._resync = Resync(self._context, self._epoch, self._place(), None)
-        else:
-            self._goal_sequence = end.sequence
+        self._resync, self._goal_sequence = agreed.resync, agreed.goal_sequence
+        if choice.kind == RESYNC:
+            self._context.events.emit("resync-started", choice.sentence, server=self.server)
+        elif agreed.goal_sequence is not None:
             # Its acknowledgement may have been lost with the last connection.
-            self._guard.acknowledged(self.server, position.sequence)
-        return cursor, Start(
-            catch_up=choice.kind,
-            position=WirePosition.of(position),
-            sentence=choice.sentence,
-            sync_id=self._resync.sync_id if self._resync else "",
-        )
-
-    def _place(self) -> Place:
-        return Place(self.server, self._channels.order(), self._port)
-
-    def _cursor_at(self, position: Position | None) -> LogCursor | None:
-        if position is None:
-            return None
-        try:
-            return LogCursor(self._context.places, position)
-        except (Corrupt, OSError):
-            return None
-
-    def _start_resync(
-        self, choice: CatchUp, begin: Position, *, fresh: bool
-    ) -> tuple[LogCursor, Start]:
-        resync = Resync(self._context, self._epoch, self._place(), begin, fresh=fresh)
-        cursor = LogCursor(self._context.places, begin)
-        self._connected, self._told_in_sync = True, None
-        self.sent = self.acknowledged = begin
-        self.applied = None
-        self._resync = resync
-        self._context.events.emit("resync-started", choice.sentence, server=self.server)
-        return cursor, Start(
-            catch_up=RESYNC,
-            position=WirePosition.of(begin),
-            sentence=choice.sentence,
-            sync_id=resync.sync_id,
-        )
+            self._guard.acknowledged(self.server, agreed.begin.sequence)
+        self._lag.began(agreed.begin, agreed.cursor.place)
 
     def _end_resync(self) -> None:
         if self._resync is not None:
@@ -315,10 +227,7 @@ class PeerLink:
         cursor: LogCursor,
         frames: list[Frame],
     ) -> None:
-        self._send_queue.clear()
-        self._cursor = cursor
-        self._caught_up_at = time.monotonic()
-        heard = said = time.monotonic()
+        heard = said = saved = time.monotonic()
         while not self._stopped.is_set():
             self._move_if_better(connection)
             self._take(session, frames)
@@ -337,6 +246,9 @@ class PeerLink:
             if now - said > IDLE_MS / 1000:
                 connection.send(idle_frame())
                 said = now
+            if now - saved > SAVE_SECONDS:
+                self._lag.save()
+                saved = now
 
     def _move_if_better(self, connection: Connection) -> None:
         if self._again.is_set():
@@ -362,20 +274,27 @@ class PeerLink:
         """Everything that the window lets go now."""
         shipped = False
         while session.may_send and connection.queued_bytes < QUEUED_BYTES_MAX:
-            batch = cursor.next()
+            batch = self._next_batch(cursor)
             if batch is None:
-                self._caught_up_at = time.monotonic()
                 break
             now_ns = time.monotonic_ns()
             end = batch.end
             connection.send(
                 session.batch(batch.data, END_BYTES, end.sequence, batch.records, now_ns)
             )
-            self._send_queue.add(end.sequence, batch.records, len(batch.data), now_ns)
+            self._lag.sent(end, cursor.place)
             self.sent = end
             self.bytes_written += len(batch.data)
             shipped = True
         return shipped
+
+    def _next_batch(self, cursor: LogCursor) -> Batch | None:
+        try:
+            return cursor.next()
+        except Corrupt as problem:
+            # From here on no stream helps this peer, whatever it says where it stands.
+            self._unreadable = "" if problem.code == NEW_CHAIN else problem.sentence
+            raise
 
     def _take(self, session: SourceSession, frames: list[Frame]) -> None:
         latest: Acknowledged | None = None
@@ -389,6 +308,7 @@ class PeerLink:
             if self.acknowledged != latest.durable and self._resync is None:
                 self._guard.acknowledged(self.server, latest.durable.sequence)
             self.acknowledged, self.applied = latest
+            self._lag.acknowledged(latest.durable)
 
     def _note_state(self, state: TargetState) -> None:
         before = self.target
@@ -399,7 +319,7 @@ class PeerLink:
             self._unequal_since = time.monotonic()
         if before is not None and before.error_code and not state.error_code:
             # In sync again only with everything that came while it stood still.
-            self._goal_sequence = self._journal_end().sequence
+            self._goal_sequence = end_of_journal(self._context).sequence
         if state.error_code and (before is None or before.error_code != state.error_code):
             self._context.events.emit(
                 "apply-stopped",
@@ -420,7 +340,7 @@ class PeerLink:
         self.sentence = resync.sentence
         if resync.done and resync.proven is not None:
             self._goal_sequence = resync.proven.sequence
-            self._unequal = False
+            self._unequal, self._unreadable = False, ""
             self.sentence, self.code = f"{self.server} is synchronized", "stream"
             self._resync = None
             if self.acknowledged is not None:
@@ -439,26 +359,6 @@ class PeerLink:
             self._told_in_sync = self.in_sync
             connection.send(session.tell(SourceState(in_sync=self.in_sync)))
 
-    def _waiting(self) -> dict[str, int]:
-        """Everything that the peer has not acknowledged: sent or not, open batch included."""
-        done = self.acknowledged.sequence if self.acknowledged else 0
-        waiting = self._send_queue.measure(done, time.monotonic_ns())
-        cursor = self._cursor
-        unsent = 0
-        if cursor is not None:
-            try:
-                unsent = cursor.unread_bytes()
-            except (OSError, EverupError):
-                # The link's own thread is just closing or changing it: the next look will tell.
-                unsent = 0
-        waiting["bytes"] += unsent
-        if unsent:
-            latest = max(self._guard.latest_sequence - done, waiting["operations"], 1)
-            waiting["operations"] = latest
-            age_ms = int((time.monotonic() - self._caught_up_at) * 1000)
-            waiting["oldest_ms"] = max(waiting["oldest_ms"], age_ms)
-        return waiting
-
     def status(self) -> dict[str, Any]:
         target = self.target
         resync = self._resync
@@ -469,7 +369,7 @@ class PeerLink:
             "acknowledged": self.acknowledged.to_json() if self.acknowledged else None,
             "applied": self.applied.to_json() if self.applied else None,
             "in_sync": self.in_sync,
-            "send_queue": self._waiting(),
+            "send_queue": self._lag.measure(),
             "receive_queue": {
                 "bytes": target.receive_bytes if target else 0,
                 "operations": target.receive_operations if target else 0,

@@ -5,11 +5,21 @@ journal, or from the receive log of this server's passive time and then the jour
 source.
 """
 
+from typing import NamedTuple
+
 from everup.errors import Corrupt
 from everup.journal.reader import Batch, Cursor
-from everup.journal.segment import list_segments, segment_path
+from everup.journal.segment import list_segments
 from everup.model.position import Position
 from everup.places import Places
+
+
+class Place(NamedTuple):
+    """A place in one of this server's logs: "journal" or "receive", segment, offset in it."""
+
+    log: str
+    segment: str
+    offset: int
 
 
 class LogCursor:
@@ -32,6 +42,11 @@ class LogCursor:
     def position(self) -> Position:
         return self._cursor.position
 
+    @property
+    def place(self) -> Place:
+        """Where the next batch begins, or will."""
+        return Place("receive" if self._older else "journal", *self._cursor.place)
+
     def next(self) -> Batch | None:
         batch = self._cursor.next()
         if batch is None and self._older:
@@ -40,18 +55,6 @@ class LogCursor:
             self._older = False
             batch = self._cursor.next()
         return batch
-
-    def unread_bytes(self) -> int:
-        """What has not been given out yet, an open batch included."""
-        later = 0
-        position = self._cursor.position
-        if segment_path(self._places.journal, position.sequence + 1).exists() or self._older:
-            later = sum(
-                info.byte_count
-                for info in list_segments(self._places.journal)
-                if info.first_sequence > position.sequence
-            )
-        return self._cursor.unread_bytes + later
 
     def close(self) -> None:
         self._cursor.close()

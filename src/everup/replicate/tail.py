@@ -22,6 +22,7 @@ class JournalTail:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._descriptor = -1
+        self._path = directory
         self._offset = SEGMENT_HEADER_BYTES
         self._sequence = 0
         segments = list_segments(directory)
@@ -45,10 +46,14 @@ class JournalTail:
     def _open(self, path: Path) -> None:
         self.close()
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._path = path
         self._offset = SEGMENT_HEADER_BYTES
 
     def _next_segment(self) -> bool:
         path = segment_path(self._directory, self._sequence + 1)
+        if path == self._path:
+            # The newest one, and nothing is in it yet.
+            return False
         if not path.exists() or path.stat().st_size < SEGMENT_HEADER_BYTES:
             return False
         self._open(path)

@@ -1,0 +1,147 @@
+"""How a conversation with a peer begins: who is there, where it stands, how it catches up.
+
+What enters: a fresh connection. What leaves: an agreement, from which the link streams. Called by
+the link, in its thread; the choice itself is made in `catchup`.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from everup.errors import Corrupt, EverupError, ProtocolError
+from everup.journal.history import load_history
+from everup.journal.unclean import last_unclean_epoch
+from everup.model.position import ORIGIN, Position
+from everup.replicate.catchup import RESYNC, STREAM, CatchUp, choose_catch_up
+from everup.replicate.context import Context
+from everup.replicate.guardlink import guard_position
+from everup.replicate.logs import LogCursor, journal_end
+from everup.replicate.resync import Place, Resync
+from everup.replicate.treestate import EMPTY
+from everup.wire.frames import Frame
+from everup.wire.messages import (
+    CHANNEL_STREAM,
+    PROTOCOL_VERSIONS,
+    Hello,
+    PastEpoch,
+    Start,
+    Welcome,
+    WirePosition,
+)
+from everup.wire.session import SourceSession
+from everup.wire.transport import Connection
+
+GREETING_MS = 5000
+HISTORY_SENT_MAX = 1000
+
+
+@dataclass
+class Agreement:
+    """What both sides do now."""
+
+    choice: CatchUp
+    begin: Position
+    """The stream begins behind it."""
+    cursor: LogCursor
+    start: Start
+    resync: Resync | None
+    goal_sequence: int | None
+    """What the peer must have to count as in sync; None while a resync decides that."""
+
+
+def hello(context: Context, epoch: int) -> Hello:
+    history = load_history(context.places.history)[-HISTORY_SENT_MAX:]
+    return Hello(
+        versions=PROTOCOL_VERSIONS,
+        group_id=context.group.group_id,
+        server=context.server,
+        channel=CHANNEL_STREAM,
+        epoch=epoch,
+        history=tuple(PastEpoch(e.epoch, WirePosition.of(e.parent)) for e in history),
+        position=WirePosition.of(end_of_journal(context)),
+        trees=tuple(tree.id for tree in context.group.protect),
+    )
+
+
+def end_of_journal(context: Context) -> Position:
+    """As the guard says; as the files say while it is away."""
+    try:
+        end = guard_position(context.places.guard_socket)
+    except EverupError:
+        end = None
+    return end or journal_end(context.places) or ORIGIN
+
+
+def await_welcome(
+    connection: Connection, session: SourceSession, server: str, stopped: Callable[[], bool]
+) -> tuple[Welcome, list[Frame]] | None:
+    """The peer's answer and what came with it; None when it says nothing."""
+    deadline = time.monotonic() + GREETING_MS / 1000
+    while time.monotonic() < deadline and not stopped():
+        connection.wait(200)
+        connection.flush()
+        frames = connection.receive()
+        for number, frame in enumerate(frames):
+            message = session.receive(frame)
+            if isinstance(message, Welcome):
+                if message.server != server or message.version not in PROTOCOL_VERSIONS:
+                    raise ProtocolError(f"{server} answers for {message.server!r}")
+                return message, frames[number + 1 :]
+    return None
+
+
+def agree(
+    context: Context,
+    epoch: int,
+    place: Place,
+    welcome: Welcome,
+    *,
+    unequal: bool,
+    unreadable: str,
+) -> Agreement:
+    """`unequal`: the peer was found different; `unreadable`: what was wrong with the journal when
+    it was read for this peer. Raises Corrupt, OSError, NotConnected."""
+    position = welcome.position.position() if welcome.position else None
+    cursor = None if unreadable else _cursor_at(context, position)
+    history = load_history(context.places.history)
+    choice = choose_catch_up(
+        place.server,
+        welcome.tree_state,
+        position,
+        known=any(start.parent == position for start in history),
+        held=cursor is not None,
+        missing_trees=welcome.missing_trees,
+        unclean_epoch=last_unclean_epoch(context.places.state),
+        unequal=unequal,
+        unreadable=unreadable,
+    )
+    end = end_of_journal(context)
+    if choice.kind == RESYNC or cursor is None:
+        if cursor is not None:
+            cursor.close()
+        resync = Resync(context, epoch, place, end, fresh=welcome.tree_state == EMPTY)
+        start = _start(RESYNC, end, choice, resync)
+        return Agreement(choice, end, LogCursor(context.places, end), start, resync, None)
+    assert position is not None
+    # With an unproven copy, which is whole, only the proof is made again.
+    proof = Resync(context, epoch, place, None) if welcome.unproven else None
+    goal = None if welcome.unproven else end.sequence
+    return Agreement(choice, position, cursor, _start(STREAM, position, choice, proof), proof, goal)
+
+
+def _start(kind: str, begin: Position, choice: CatchUp, resync: Resync | None) -> Start:
+    return Start(
+        catch_up=kind,
+        position=WirePosition.of(begin),
+        sentence=choice.sentence,
+        sync_id=resync.sync_id if resync else "",
+    )
+
+
+def _cursor_at(context: Context, position: Position | None) -> LogCursor | None:
+    if position is None:
+        return None
+    try:
+        return LogCursor(context.places, position)
+    except (Corrupt, OSError):
+        return None

@@ -1,0 +1,127 @@
+"""What the journal lacks, a peer gets by comparison: a gap, damage, and segments that are gone."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from replicating import wait_for
+from test_replicate_pair import Pair
+
+from everup.journal.segment import HEADER_BYTES, list_segments
+from everup.journal.writer import JournalWriter
+
+pytestmark = pytest.mark.fuse  # needs root: mounts, trusted extended attributes
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    made = Pair(tmp_path)
+    made.guard.journal = JournalWriter(made.alpha.places.journal, segment_bytes=1 << 20)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def busy(pair: Pair, name: str, mebibytes: int = 3) -> None:
+    pair.guard.create(name)
+    for number in range(mebibytes):
+        pair.guard.write(name, number << 20, os.urandom(1 << 20))
+        pair.guard.end_batch()
+
+
+def test_nobody_is_streamed_over_a_gap(pair: Pair) -> None:
+    pair.start()
+    pair.wait_in_sync()
+    busy(pair, "before")
+    pair.settle()
+    with pair.guard.journal_failing():
+        pair.guard.write("before", 100, b"not recorded")
+        pair.guard.create("new")
+        pair.guard.write("new", 0, b"not recorded either")
+    busy(pair, "after", 1)
+    pair.settle(40)
+    pair.compare()
+    assert pair.peer()["code"] == "stream", pair.peer()
+    assert "resync-started" in pair.alpha.log.read_text().split("after a gap", 1)[1]
+
+
+def test_a_peer_that_was_away_during_the_gap(pair: Pair) -> None:
+    pair.start()
+    pair.wait_in_sync()
+    busy(pair, "before")
+    pair.settle()
+    pair.beta.kill()
+    with pair.guard.journal_failing():
+        pair.guard.write("before", 100, b"not recorded")
+    busy(pair, "after", 1)
+    pair.beta.start()
+    pair.beta.call("target")
+    pair.settle(40)
+    pair.compare()
+
+
+def test_damage_inside_the_journal_costs_a_comparison(pair: Pair) -> None:
+    """A peer that stands before it cannot be streamed; it is said where, and the link goes on."""
+    pair.start()
+    pair.wait_in_sync()
+    pair.beta.kill()
+    busy(pair, "file", 4)
+    pair.guard.end_batch()
+    segment = list_segments(pair.alpha.places.journal)[-3].path
+    data = bytearray(segment.read_bytes())
+    data[HEADER_BYTES + 200] ^= 1
+    segment.write_bytes(data)
+    pair.beta.start()
+    pair.beta.call("target")
+    pair.settle(40)
+    pair.compare()
+    log = pair.alpha.log.read_text()
+    assert "cannot be read from there on" in log and segment.name in log
+
+
+def test_what_waits_is_known_while_the_peer_is_away(pair: Pair) -> None:
+    """Bytes, operations and age, also after the replicator was killed and started again."""
+    pair.start()
+    pair.wait_in_sync()
+    busy(pair, "before")
+    pair.settle()
+    wait_for(lambda: pair.peer()["send_queue"]["bytes"] == 0, 5, "nothing waits")
+    assert pair.peer()["send_queue"] == {"bytes": 0, "operations": 0, "oldest_ms": 0}
+    pair.beta.kill()
+    wait_for(lambda: not pair.peer()["connected"], 10)
+    busy(pair, "while-away", 5)
+    first = pair.peer()["send_queue"]
+    assert 5 << 20 < first["bytes"] < 5.1 * (1 << 20), first
+    assert 6 <= first["operations"] <= 30
+    later = wait_for(
+        lambda: (q := pair.peer()["send_queue"])["oldest_ms"] > first["oldest_ms"] + 300 and q, 5
+    )
+    assert later["bytes"] == first["bytes"]
+    acknowledged = pair.peer()["acknowledged"]
+    pair.alpha.kill()
+    pair.alpha.start()
+    pair.source()
+    again = pair.peer()
+    assert again["send_queue"]["bytes"] == first["bytes"]
+    assert again["send_queue"]["oldest_ms"] >= later["oldest_ms"]
+    assert again["acknowledged"] == acknowledged
+    pair.beta.start()
+    pair.beta.call("target")
+    pair.settle()
+    wait_for(lambda: pair.peer()["send_queue"]["bytes"] == 0, 5, "nothing waits")
+    pair.compare()
+
+
+def test_a_peer_of_which_nothing_is_known_lacks_everything(pair: Pair) -> None:
+    pair.guard.open(1, "alpha")
+    pair.guard.serve()
+    busy(pair, "file", 2)
+    pair.alpha.start()
+    pair.source()
+    assert pair.peer()["send_queue"]["bytes"] > 2 << 20
