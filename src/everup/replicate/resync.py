@@ -8,35 +8,25 @@ meanwhile. One thread; owned by the peer's link.
 import secrets
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from typing import Any
 
 from everup.errors import EverupError, NotConnected
 from everup.model.position import ORIGIN, Position
 from everup.replicate.context import Context
 from everup.replicate.copysource import CopySource, Progress
+from everup.replicate.dialling import Place as Place
+from everup.replicate.dialling import beside_the_stream
 from everup.replicate.guardlink import guard_position
 from everup.replicate.logs import journal_end
 from everup.replicate.lower import LowerTree
 from everup.replicate.proofsource import ProofSource
 from everup.replicate.syncchannel import SyncChannel
 from everup.replicate.tail import JournalTail
-from everup.wire.frames import Kind, encode
-from everup.wire.messages import CHANNEL_SYNC, PROTOCOL_VERSIONS, Hello, WirePosition, pack
+from everup.wire.messages import CHANNEL_SYNC, WirePosition
 from everup.wire.syncmessages import ProofEnd
-from everup.wire.transport import client_context, dial
 
 STOP_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a peer is."""
-
-    server: str
-    addresses: Sequence[str]
-    port: int
 
 
 class Resync:
@@ -117,30 +107,11 @@ class Resync:
                 opened.close()
 
     def _talk(self, trees: list[LowerTree]) -> None:
-        place = self._place
-        tls = client_context(self._context.places)
-        connection = dial(place.addresses, place.port, tls, place.server)
-        tail = JournalTail(self._context.places.journal)
-        try:
-            hello = Hello(
-                versions=PROTOCOL_VERSIONS,
-                group_id=self._context.group.group_id,
-                server=self._context.server,
-                channel=CHANNEL_SYNC,
-                epoch=self._epoch,
-                sync_id=self.sync_id,
-            )
-            connection.send(encode(Kind.HELLO, pack(hello)))
-            channel = SyncChannel(connection)
-            try:
-                self._synchronize(channel, trees, tail)
-            except EverupError as problem:
-                if not isinstance(problem, NotConnected):
-                    channel.stop(problem)
-                raise
-        finally:
-            tail.close()
-            connection.close()
+        opened = beside_the_stream(
+            self._context, self._epoch, self._place, CHANNEL_SYNC, self.sync_id
+        )
+        with opened as channel, closing(JournalTail(self._context.places.journal)) as tail:
+            self._synchronize(channel, trees, tail)
 
     def _synchronize(self, channel: SyncChannel, trees: list[LowerTree], tail: JournalTail) -> None:
         stopped = self._stop.is_set

@@ -17,6 +17,8 @@ PROTOCOL_VERSIONS = (1,)
 
 CHANNEL_STREAM = "stream"
 CHANNEL_SYNC = "sync"
+CHANNEL_VERIFY = "verify"
+CHANNELS = (CHANNEL_STREAM, CHANNEL_SYNC, CHANNEL_VERIFY)
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Checksum = Annotated[bytes, msgspec.Meta(min_length=CHECKSUM_BYTES, max_length=CHECKSUM_BYTES)]

@@ -22,8 +22,7 @@ from everup.wire.frames import (
     encode_batch,
 )
 from everup.wire.messages import (
-    CHANNEL_STREAM,
-    CHANNEL_SYNC,
+    CHANNELS,
     PROTOCOL_VERSIONS,
     Acknowledge,
     Hello,
@@ -67,7 +66,7 @@ def judge_hello(hello: Hello, peer_name: str, own: Self) -> int:
             remedy="everup status lists the servers; join it again if it was replaced",
             code="unknown-server",
         )
-    if hello.channel not in (CHANNEL_STREAM, CHANNEL_SYNC):
+    if hello.channel not in CHANNELS:
         raise Refused(f"unknown channel {hello.channel!r}", code="unknown-channel")
     common = [version for version in PROTOCOL_VERSIONS if version in hello.versions]
     if not common:
