@@ -7,10 +7,10 @@ from everup.lab.endure.acts import Acts
 from everup.lab.endure.audit import two_voices
 from everup.lab.endure.expected import EXPECTED, unexpected
 from everup.lab.endure.history import History, Judgement, judge
-from everup.lab.endure.logs import Line, parse
+from everup.lab.endure.logs import Line, parse, spoken_in
 from everup.lab.endure.plan import DECK, KINDS, PROCESSES, draw
 from everup.lab.endure.report import Report, Round
-from everup.lab.endure.scene import Cast
+from everup.lab.endure.scene import Blackout, Cast
 from everup.lab.endure.words import tell
 
 CAST = Cast("secondary", "primary")
@@ -125,6 +125,16 @@ def test_complaints_are_read_and_the_rest_is_not() -> None:
     failed = entry("Failed with result", "init.scope", _PID="1", UNIT="everup-guard.service")
     assert parse("primary", {**failed, "PRIORITY": "4"}) is not None
     assert parse("primary", {**failed, "PRIORITY": "6"}) is None
+
+
+def test_only_the_words_of_a_server_that_loses_its_power_are_left_out() -> None:
+    blackout = Blackout("primary", 4.5, 5.5)
+    words = "everup-guard: the journal could not be written: Input/output error"
+    assert spoken_in(Line("primary", 5.0, "everup-guard", words), blackout)
+    assert not spoken_in(Line("primary", 4.4, "everup-guard", words), blackout)
+    assert not spoken_in(Line("secondary", 5.0, "everup-guard", words), blackout)
+    line = Line("primary", 4.4, "everup-guard", words)
+    assert unexpected([line], ("power-cut-active",)) == [line]
 
 
 def test_a_line_that_nobody_gave_a_reason_for_is_unexpected() -> None:

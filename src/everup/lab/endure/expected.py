@@ -81,7 +81,8 @@ EXPECTED: tuple[Expected, ...] = (
     ),
     _say(
         "everup-agent",
-        r"act\.executor: Stand\(.*\): (granted-elsewhere|no-majority|newer-epoch|stale-record)",
+        r"act\.executor: Stand\(.*\): (granted-elsewhere|no-majority|not-on-list|newer-epoch|"
+        r"stale-record)",
         "who is cut off stands in vain; an overtaken candidate as well",
         *_ENDS_A_LEASE,
     ),
@@ -90,13 +91,13 @@ EXPECTED: tuple[Expected, ...] = (
         r"is not observed: \w+ did not answer 'status' in \d+ ms",
         "on a busy or frozen machine one look comes to nothing; the next turn looks again",
     ),
-    # --- power
     _say(
-        "everup-",
-        r"Input/output error",
-        "the disk lost power a moment before the processes did",
-        *_POWER,
+        "everup-agent",
+        r"services: the states of the units are unknown: ",
+        "while a server is shut down, or kills its database, systemd has no time for questions",
+        *("shutdown", *_FILES_GO),
     ),
+    # --- power
     _say(
         "everup-guard",
         r"^everup-guard: the journal's end was cut by ",
@@ -159,9 +160,8 @@ EXPECTED: tuple[Expected, ...] = (
         "postgres",
         r"(PANIC|ERROR|FATAL|WARNING):  .*(Input/output error|Software caused connection abort|"
         r"Transport endpoint is not connected|Read-only file system)",
-        "a database that runs while its files (or its disk) go away says so and stops",
+        "a database that runs while its files go away says so and stops",
         *_FILES_GO,
-        *_POWER,
     ),
     _say(
         "postgres",

@@ -5,8 +5,10 @@ flight recorders outside the servers (so that a power cut takes nothing away). `
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from everup.lab.endure.scene import Blackout
 from everup.lab.lab import Lab
 
 _OWN_UNITS = ("everup-",)
@@ -31,8 +33,12 @@ class Line:
         return f"{self.server} {self.source}: {self.text}"
 
 
-def read_lines(lab: Lab, since: float) -> list[Line]:
-    """Every line since a moment (seconds of the wall clock) that could be a complaint."""
+def read_lines(lab: Lab, since: float, blackouts: Sequence[Blackout]) -> list[Line]:
+    """Every line since a moment (seconds of the wall clock) that could be a complaint.
+
+    A server's last words while its power goes, between its disk's end and that of its processes,
+    are left out: nobody heard them, and they are about nothing else.
+    """
     found = []
     for server in lab.server_names:
         recorder = lab.directory / "journal" / server
@@ -40,9 +46,14 @@ def read_lines(lab: Lab, since: float) -> list[Line]:
         told = lab.base.run([*words, "--quiet"], check=False, timeout_s=_READ_S).stdout
         for text in told.splitlines():
             line = parse(server, json.loads(text))
-            if line is not None:
+            if line is not None and not any(spoken_in(line, each) for each in blackouts):
                 found.append(line)
     return sorted(found, key=lambda line: line.at)
+
+
+def spoken_in(line: Line, blackout: Blackout) -> bool:
+    """Whether the line's server was just losing its power."""
+    return line.server == blackout.server and blackout.began <= line.at <= blackout.ended
 
 
 def parse(server: str, entry: dict[str, object]) -> Line | None:

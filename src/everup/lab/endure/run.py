@@ -167,7 +167,8 @@ class _Rounds:
         figures.findings += facts.findings
 
     def _read_logs(self, plan: Plan, figures: Round, since: float) -> None:
-        strange = unexpected(read_lines(self._scene.lab, since), plan.marks)
+        lines = read_lines(self._scene.lab, since, self._scene.blackouts)
+        strange = unexpected(lines, plan.marks)
         figures.findings += [f"unexpected: {line}" for line in strange[:_TOLD_LINES]]
         if len(strange) > _TOLD_LINES:
             figures.findings.append(f"... and {len(strange) - _TOLD_LINES} more unexpected lines")

@@ -47,6 +47,15 @@ class Cast:
         return f"{self.name(role)}:{network}" if colon else link
 
 
+@dataclass(frozen=True)
+class Blackout:
+    """From the first cable to the last process of a power cut. Seconds of the wall clock."""
+
+    server: str
+    began: float
+    ended: float
+
+
 class Scene:
     """See the module."""
 
@@ -54,6 +63,7 @@ class Scene:
         self.stage = stage
         self.lab = stage.lab
         self.group = stage.group
+        self.blackouts: list[Blackout] = []
         self._switches: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def cast(self) -> Cast:
@@ -98,7 +108,9 @@ class Scene:
     def _power_cut(self, name: str) -> None:
         with self._switches[name]:
             if self.server(name).powered:
+                began = time.time()
                 self.server(name).power_cut()
+                self.blackouts.append(Blackout(name, began, time.time()))
 
     def power_on(self, name: str) -> None:
         """Give power; the boot goes on beside us."""
