@@ -4,8 +4,8 @@ What enters: names of parts, or none for all. What leaves: build/soak.json, `{pa
 ok, findings, seconds, began, ended, ...}}, ok}`, written anew after every step of a part. A part
 that was broken off goes on where it stood; one that ended begins anew. Each takes at most 40
 minutes. A further part is a file `part_NAME.py` beside this one with `run(memory, keep)`: `memory`
-is what the part wrote last time (empty at first), `keep()` stores it; it fills in `findings`, a
-list of sentences, and returns when it is through.
+is what the part wrote when it was broken off (empty at first), `keep()` stores it; it fills in
+`findings`, a list of sentences, and returns when it is through.
 """
 
 import argparse
