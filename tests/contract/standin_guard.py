@@ -76,6 +76,7 @@ class StandInGuard:
         self._open_orphans: dict[bytes, int] = {}
         self._running = True
         self._failed = False
+        self.quota_bytes = 0
 
     # life
 
@@ -139,6 +140,7 @@ class StandInGuard:
         if verb == "follow":
             return Stream(self._lines(), self._line)
         if verb == "release_segments":
+            self.quota_bytes = int(arguments["quota_bytes"])
             return {"removed": self._release(int(arguments["up_to_sequence"]))}
         raise AssertionError(verb)
 

@@ -21,6 +21,7 @@ from everup.journal.reader import Cursor
 from everup.model.position import ORIGIN, Position
 from everup.places import Places
 from everup.replicate.context import Context
+from everup.replicate.receivelog import ReceiveLog
 from everup.replicate.seal import Seal
 from everup.replicate.target import Target
 from everup.replicate.treestate import AT, TreeState, save_tree_state
@@ -185,3 +186,35 @@ def test_the_apply_waits_for_the_disk_too(tmp_path: Path) -> None:
         assert not (target._context.places.lower(1) / "file0").exists()
     finally:
         target.stop()
+
+
+def received(tmp_path: Path) -> tuple[Places, list[tuple[BatchFrame, Position]]]:
+    """A receive log with acknowledged batches, at rest."""
+    target, guard = made_target(tmp_path, RecordingDoor())
+    stream = object()
+    target.take_over_stream(stream, 1, "alpha")
+    frames = frames_of(guard)
+    target.receive(stream, 1, [frame for frame, _ in frames])
+    target.stop()
+    return target._context.places, frames
+
+
+def test_a_damaged_receive_log_is_not_taken_for_a_shorter_one(tmp_path: Path) -> None:
+    """What this server acknowledged before the damage would be missing without a word."""
+    places, frames = received(tmp_path)
+    path = next(places.receive.glob("*.segment"))
+    data = bytearray(path.read_bytes())
+    data[64 + len(frames[0][0].data) + 90] ^= 1
+    path.write_bytes(data)
+    log = ReceiveLog(places.receive)
+    assert log.open() is None
+    assert log.problem is not None and path.name in log.problem.sentence
+
+
+def test_a_torn_tail_of_the_receive_log_is_cut(tmp_path: Path) -> None:
+    places, frames = received(tmp_path)
+    path = next(places.receive.glob("*.segment"))
+    os.truncate(path, path.stat().st_size - 10)
+    log = ReceiveLog(places.receive)
+    assert log.open() == frames[-2][1] and log.problem is None
+    log.close()

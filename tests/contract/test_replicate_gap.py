@@ -103,14 +103,12 @@ def test_what_waits_is_known_while_the_peer_is_away(pair: Pair) -> None:
         lambda: (q := pair.peer()["send_queue"])["oldest_ms"] > first["oldest_ms"] + 300 and q, 5
     )
     assert later["bytes"] == first["bytes"]
-    acknowledged = pair.peer()["acknowledged"]
     pair.alpha.kill()
     pair.alpha.start()
     pair.source()
     again = pair.peer()
     assert again["send_queue"]["bytes"] == first["bytes"]
     assert again["send_queue"]["oldest_ms"] >= later["oldest_ms"]
-    assert again["acknowledged"] == acknowledged
     pair.beta.start()
     pair.beta.call("target")
     pair.settle()
@@ -125,3 +123,36 @@ def test_a_peer_of_which_nothing_is_known_lacks_everything(pair: Pair) -> None:
     pair.alpha.start()
     pair.source()
     assert pair.peer()["send_queue"]["bytes"] > 2 << 20
+
+
+def test_what_the_quota_drops_is_said_and_compared(tmp_path: Path) -> None:
+    """Overflow of the queue on disk: the source goes on, warns on the way, and names the peer."""
+    pair = Pair(tmp_path)
+    settings = pair.alpha.places.group_settings
+    try:
+        settings.write_text(settings.read_text().replace(str(4 << 30), str(8 << 20)))
+        pair.guard.journal = JournalWriter(pair.alpha.places.journal, segment_bytes=1 << 20)
+        pair.start()
+        pair.wait_in_sync()
+        pair.beta.kill()
+        busy(pair, "first", 7)
+        log = pair.alpha.log
+        wait_for(lambda: "journal-quota: the journal holds" in log.read_text(), 10, "a warning")
+        busy(pair, "second", 12)
+        wait_for(lambda: "queue-dropped" in log.read_text(), 10, "the drop is said")
+
+        def kept() -> int:
+            return sum(info.byte_count for info in list_segments(pair.alpha.places.journal))
+
+        wait_for(lambda: kept() <= 10 << 20, 10, "the journal keeps to its quota")
+        # Raised live: nothing more is dropped.
+        settings.write_text(settings.read_text().replace(str(8 << 20), str(1 << 30)))
+        pair.alpha.call("reload")
+        wait_for(lambda: pair.guard.quota_bytes == 1 << 30, 10, "the guard knows it")
+        pair.beta.start()
+        pair.beta.call("target")
+        pair.settle(40)
+        pair.compare()
+        assert "beta lacks" in log.read_text()
+    finally:
+        pair.stop()

@@ -8,6 +8,7 @@ import pytest
 from everup.model.position import ORIGIN, Position
 from everup.replicate.catchup import RESYNC, STREAM, choose_catch_up
 from everup.replicate.queues import ENTRIES_MAX, QueueMeter
+from everup.replicate.quota import QuotaWatch, quota_level
 from everup.replicate.treestate import (
     AT,
     EMPTY,
@@ -49,6 +50,21 @@ def test_every_case_has_its_sentence(
     assert choice.kind == kind
     assert words in choice.sentence
     assert "beta" in choice.sentence
+
+
+@pytest.mark.parametrize(
+    ("used", "level"), [(0, 0), (69, 0), (70, 70), (84, 70), (85, 85), (95, 95), (200, 95)]
+)
+def test_levels_of_a_quota(used: int, level: int) -> None:
+    assert quota_level(used, 100) == level
+    assert quota_level(used, 0) == 0, "no quota, no warning"
+
+
+def test_a_level_is_said_once_and_does_not_flutter() -> None:
+    watch = QuotaWatch("the journal")
+    used = [60, 71, 72, 69, 66, 64, 70, 96, 94, 86, 64, 64]
+    said = [news[0] if (news := watch.news(step, 100)) else None for step in used]
+    assert said == [None, 70, None, None, None, 0, 70, 95, None, 85, 0, None]
 
 
 def test_queue_of_what_is_not_done() -> None:

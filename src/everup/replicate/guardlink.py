@@ -101,6 +101,12 @@ def guard_position(path: Path) -> Position | None:
     return None if value is None else Position.from_json(value)
 
 
-def release_segments(path: Path, sequence: int) -> None:
-    """Tell the guard that nobody needs the journal up to `sequence` any more."""
-    call(path, "release_segments", deadline_ms=CALL_MS, up_to_sequence=sequence)
+def release_segments(path: Path, sequence: int, quota_bytes: int) -> None:
+    """Tell the guard that nobody needs the journal up to `sequence` any more, and its quota."""
+    call(
+        path,
+        "release_segments",
+        deadline_ms=CALL_MS,
+        up_to_sequence=sequence,
+        quota_bytes=quota_bytes,
+    )

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from everup.errors import Corrupt
 from everup.journal.operation import BatchEnd, Epoch, decode_arguments
-from everup.journal.reader import Batch, Cursor, chain, scan
+from everup.journal.reader import Batch, Cursor, chain
 from everup.journal.record import Operation, decode
+from everup.journal.recovery import examine, stranded_problem
 from everup.journal.segment import SegmentAppender, list_segments
 from everup.model.position import Position
 from everup.system.files import REAL_DOOR, Door, sync_directory
@@ -31,24 +32,32 @@ class ReceiveLog:
         """Where the next batch must go on."""
         self.durable: Position | None = None
         """Everything up to here is on disk."""
+        self.problem: Corrupt | None = None
+        """Why nothing of it could be used when it was opened."""
         self._durable_path: Path | None = None
         self._durable_offset = 0
 
     def open(self) -> Position | None:
-        """Go on after a restart; a torn tail is cut. None when the log holds nothing."""
+        """Go on after a restart; a torn tail is cut. None when the log holds nothing.
+
+        Also when it is damaged where it had been acknowledged, as far as can be seen: a log that
+        is silently shorter than what this server promised to have is worse than none.
+        """
         try:
-            segments = list_segments(self.directory)
-        except Corrupt:
-            segments = []
-        if not segments:
+            found = examine(self.directory)
+            self.problem = None
+        except Corrupt as problem:
+            found, self.problem = None, problem
+        if found is not None and found.stranded is not None:
+            self.problem = stranded_problem(found.last.path, found.result, found.stranded)
+            found = None
+        if found is None:
             self.end = self.durable = None
             return None
-        last = segments[-1]
-        result = scan(last)
-        self._file.open_at(last.path, result.end_offset)
+        self._file.open_at(found.last.path, found.result.end_offset)
         self._file.unsynced = True
         self._file.sync()
-        self.end = result.end
+        self.end = found.result.end
         self._note_durable()
         return self.end
 

@@ -54,6 +54,9 @@ class Target:
         """Go on where the last process stopped. Raises OSError when the log cannot be read."""
         with self.lock:
             self.log.open()
+            if self.log.problem is not None:
+                sentence = f"the receive log cannot be used: {self.log.problem.sentence}"
+                self._context.events.emit("receive-log-damaged", sentence)
             self._begin(self.state)
 
     def stop(self) -> None:
