@@ -67,8 +67,7 @@ class PeerLink:
         self._told_in_sync: bool | None = None
         self._resync: Resync | None = None
         self.sent: Position | None = None
-        mark = self._lag.mark
-        self.acknowledged: Position | None = mark.position if mark else None
+        self.acknowledged: Position | None = None
         self.applied: Position | None = None
         self.target: TargetState | None = None
         self.sentence = "not connected yet"
@@ -95,6 +94,20 @@ class PeerLink:
     def greet_again(self) -> None:
         """The settings have changed: agree anew on what this peer holds."""
         self._again.set()
+
+    def compare(self) -> None:
+        """Something is known to be different on the peer: its trees are compared and repaired."""
+        self._unequal = True
+        self._again.set()
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def place(self) -> Place:
+        """Where the peer is reached now, best address first."""
+        return Place(self.server, self._channels.order(), self._port)
 
     @property
     def bytes_sent(self) -> int:
@@ -193,7 +206,7 @@ class PeerLink:
             self._channels.failed(connection.address)
             raise NotConnected(f"{self.server} does not answer the greeting")
         welcome, frames = answer
-        place = Place(self.server, self._channels.order(), self._port)
+        place = self.place
         agreed = agree(
             self._context, self._epoch, place, welcome,
             unequal=self._unequal, unreadable=self._unreadable,
@@ -252,7 +265,7 @@ class PeerLink:
 
     def _move_if_better(self, connection: Connection) -> None:
         if self._again.is_set():
-            raise NotConnected("the settings of the group have changed")
+            raise NotConnected("it is to be agreed anew what this peer holds")
         if self._resync is None:
             # A copy under way would begin anew.
             self._channels.look_for_better(connection.address)
