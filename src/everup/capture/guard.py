@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from everup.capture import gate, runstate
 from everup.capture.batchends import BatchEnds
+from everup.capture.checkpoints import Checkpoints
 from everup.capture.descriptors import Marks
 from everup.capture.gate import ArmedTree
 from everup.capture.handlers import HANDLERS
@@ -76,6 +77,7 @@ class Guard:
         self.order.on_acknowledged = self._acknowledged
         self.order.on_journal_changed = self._journal_changed
         self.care = JournalCare(places, self.journal, self.order)
+        self.checkpoints = Checkpoints(places, self.order)
         self.clean: bool | None = None
         self._ends = ends
         self._threads = threads
@@ -99,6 +101,7 @@ class Guard:
             self.order.close_batch(CAUSE_CLOSE)
         self.order.start()
         self.care.start()
+        self.checkpoints.start()
         for tree in gate.load_armed(self.places):
             if tree.tree_id not in self.sessions:
                 self._arm_quietly(tree)
@@ -157,6 +160,7 @@ class Guard:
         session = Session(device, tree, self.order, slots, self._marks, HANDLERS)
         session.on_ended = self._connection_ended
         self.sessions[tree_id] = session
+        self.checkpoints.watch(tree_id, tree.root)
         self.paths[tree_id] = path
         return session
 
@@ -372,6 +376,7 @@ class Guard:
     def _end_session(self, number: int) -> None:
         """Its connection is gone: everything to the disk, nothing kept."""
         session = self.sessions.pop(number)
+        self.checkpoints.forget(number)
         del self.paths[number]
         session.join(DRAIN_MAX_S)
         self.order.close_batch(CAUSE_CLOSE)

@@ -16,6 +16,8 @@ RESYNC = "resync"
 class CatchUp(NamedTuple):
     kind: str
     sentence: str
+    base: Position | None = None
+    """With a resync: the trees hold this position but for some content; the rest is streamed."""
 
 
 def choose_catch_up(
@@ -29,16 +31,25 @@ def choose_catch_up(
     unclean_epoch: int = 0,
     unequal: bool = False,
     unreadable: str = "",
+    base: Position | None = None,
 ) -> CatchUp:
     """`known`: the position is on this server's line of history; `held`: its journal still has
     everything after it; `unclean_epoch`: the newest one that began on a tree which a power cut had
     left without what was not yet on the disk; `unequal`: it was found different; `unreadable`: what
-    was wrong with the journal when it was read for this server."""
+    was wrong with the journal when it was read for this server; `base`: what it says to hold but
+    for some content after an unclean stop, and what these logs go on from."""
     if unequal:
         return CatchUp(RESYNC, f"{server} was found different: its trees are compared")
     if missing_trees and position is not None:
         trees = ", ".join(map(str, missing_trees))
         return CatchUp(RESYNC, f"{server} does not hold tree {trees} yet: its trees are compared")
+    if position is None and base is not None and base.epoch >= unclean_epoch and not missing_trees:
+        return CatchUp(
+            RESYNC,
+            f"{server} was active and did not stop cleanly: what it wrote last is compared, and "
+            f"the journal goes on from {base.epoch}/{base.sequence}",
+            base,
+        )
     if position is None:
         return CatchUp(RESYNC, f"{server} {_why_nowhere(tree_state)}: its trees are compared")
     where = f"{position.epoch}/{position.sequence}"

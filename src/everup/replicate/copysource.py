@@ -17,20 +17,15 @@ from everup.journal.operation import Link, Rename, decode_arguments
 from everup.journal.record import Operation, Record
 from everup.model.position import Position
 from everup.replicate.apply import records_of
-from everup.replicate.blocks import (
-    BLOCK_BYTES,
-    HASH_BYTES,
-    HOLE,
-    Range,
-    block_count,
-    data_ranges,
-    hash_block,
-    read_range,
-)
+from everup.replicate.blocks import read_range
+from everup.replicate.contentsource import ContentSource
 from everup.replicate.context import Context
 from everup.replicate.logs import LogCursor
 from everup.replicate.lower import LowerTree
 from everup.replicate.objects import displaced_name
+from everup.replicate.progress import Progress
+from everup.replicate.scan import measure
+from everup.replicate.scope import Run, Scope
 from everup.replicate.syncchannel import SyncChannel
 from everup.replicate.treecopy import join
 from everup.replicate.walk import (
@@ -40,7 +35,6 @@ from everup.replicate.walk import (
     Visited,
     attributes_of,
     look,
-    measure,
     open_file,
     walk,
 )
@@ -50,13 +44,15 @@ from everup.wire.messages import WirePosition
 from everup.wire.syncmessages import (
     AnySync,
     Begin,
+    Content,
     CopyEnd,
     CopyEnded,
     Entry,
-    FileEnd,
     Have,
-    Hole,
     Listing,
+    ListingsEnd,
+    ListingsTaken,
+    Want,
 )
 
 INLINE_BYTES_FRESH = 16 << 10
@@ -64,32 +60,10 @@ INLINE_BYTES = 512
 """Content up to this size travels in the listing, also when the target has it already."""
 LISTED_AT_ONCE = 256
 LISTED_BYTES = 128 << 10
-FILES_OPEN_MAX = 128
-SEND_BYTES = 1 << 20
 SETTLE_SECONDS = 0.1
 """Longer than any change takes from the lower tree into a closed batch of the journal."""
 ENDING_SECONDS_MAX = 3600.0
 ROUNDS_MAX = 100
-
-
-@dataclass
-class Progress:
-    """What the status shows; written by the sync's thread only."""
-
-    state: str = "walking"
-    done_bytes: int = 0
-    total_bytes: int = 0
-    objects: int = 0
-    sentence: str = ""
-
-
-@dataclass
-class _Open:
-    """A file whose blocks the target may still ask for."""
-
-    descriptor: int
-    size: int
-    mtime_ns: int
 
 
 @dataclass
@@ -114,7 +88,10 @@ class CopySource:
         stopped: Callable[[], bool],
         *,
         fresh: bool,
+        scope: Scope | None = None,
     ) -> None:
+        """`scope`: content is compared of these objects, and of those that the target wants; None:
+        of all. It grows by what is wanted."""
         self._context = context
         self._channel = channel
         self._trees = {tree.tree_id: tree for tree in trees}
@@ -124,31 +101,32 @@ class CopySource:
         self._inline = INLINE_BYTES_FRESH if fresh else INLINE_BYTES
         self._ids = IdGiver()
         self._marks = {tree.tree_id: _Marks(InodeSet(), InodeSet(), InodeSet()) for tree in trees}
-        self._files: dict[int, _Open] = {}
-        self._haves: deque[Have] = deque()
-        self._next_handle = 1
-        self._ended = False
+        self.scope = scope
+        self._content = ContentSource(channel, self._absorb)
+        self._inline_bytes = 0
+        self._wants: deque[Want] = deque()
+        self._unsent: dict[tuple[int, bytes], Want] = {}
+        self._taken = self._ended = False
 
     def run(self, position_now: Callable[[], Position]) -> Position:
         """Copy everything; returns the position at which the target is consistent."""
         try:
             return self._run(position_now)
         finally:
-            for file in self._files.values():
-                os.close(file.descriptor)
+            self._content.close()
 
     def _run(self, position_now: Callable[[], Position]) -> Position:
         progress = self._progress
         for tree in self._trees.values():
             objects, content = measure(tree)
             progress.objects += objects
-            progress.total_bytes += content
+            progress.total_bytes += content if self.scope is None else 0
         self._channel.send(Begin(tuple(self._trees), progress.objects, progress.total_bytes))
         progress.state = "copying"
         for tree in self._trees.values():
             for visited in walk(tree, self._ids):
                 self._send_directory(tree, visited)
-        self._finish_files()
+        self._finish_listings()
         until = self._send_moved(position_now)
         self._channel.send(CopyEnd(WirePosition.of(self._begin), WirePosition.of(until)))
         progress.state = "replaying"
@@ -192,14 +170,19 @@ class CopySource:
                 entries, size = [], 0
         send(entries, True)
 
-    def _entry(self, tree: LowerTree, seen: Seen, name: bytes) -> Entry | None:
+    def _entry(
+        self, tree: LowerTree, seen: Seen, name: bytes, *, aside: bool = False
+    ) -> Entry | None:
         """None for an object that moved here after it was sent from elsewhere."""
         try:
-            return self._entry_of(self._marks[tree.tree_id], seen, name)
+            if aside and self.scope is not None:
+                self.scope.add_whole(tree.tree_id, seen.object_id)
+            return self._entry_of(tree.tree_id, seen, name)
         finally:
             os.close(seen.descriptor)
 
-    def _entry_of(self, marks: _Marks, seen: Seen, name: bytes) -> Entry | None:
+    def _entry_of(self, tree: int, seen: Seen, name: bytes) -> Entry | None:
+        marks = self._marks[tree]
         status = seen.status
         mode = status.st_mode
         is_new = marks.sent.add(status.st_ino)
@@ -207,11 +190,11 @@ class CopySource:
             return None
         if status.st_nlink > 1 and not S_ISDIR(mode):
             marks.linked.add(status.st_ino)
-        handle, content = 0, None
+        handle, content, runs = 0, None, None
         if is_new and S_ISLNK(mode):
             content = os.readlink(b"", dir_fd=seen.descriptor)
         elif is_new and S_ISREG(mode):
-            handle, content = self._content(seen)
+            handle, content, runs = self._content_of(tree, seen)
         return Entry(
             name,
             seen.object_id,
@@ -220,39 +203,51 @@ class CopySource:
             status.st_size,
             handle,
             content,
+            runs,
         )
 
-    def _content(self, seen: Seen) -> tuple[int, bytes | None]:
+    def _content_of(self, tree: int, seen: Seen) -> tuple[int, bytes | None, list[Run] | None]:
+        """(handle, content, blocks to compare); no handle and no content: when it is wanted."""
+        runs = None
+        if self.scope is not None:
+            if (tree, seen.object_id) not in self.scope:
+                return 0, None, None
+            runs = self.scope.runs(tree, seen.object_id)
         descriptor = open_file(seen.descriptor)
-        status = os.fstat(descriptor)
-        if status.st_size <= self._inline:
+        if os.fstat(descriptor).st_size <= self._inline:
             content = read_range(descriptor, 0, seen.status.st_size)
             os.close(descriptor)
             if len(content) == seen.status.st_size:
-                self._progress.done_bytes += len(content)
-                return 0, content
+                self._inline_bytes += len(content)
+                return 0, content, None
             descriptor = open_file(seen.descriptor)
-        handle = self._next_handle
-        self._next_handle += 1
-        self._files[handle] = _Open(descriptor, status.st_size, status.st_mtime_ns)
-        return handle, None
+        return self._content.open(descriptor), None, runs
 
-    # content
+    # what comes from the target
 
     def _pump(self) -> None:
         """Serve what the target asks for, until there is room for more."""
-        self._absorb(0)
-        while self._haves or self._channel.clogged or len(self._files) > FILES_OPEN_MAX:
-            if self._haves:
-                self._serve(self._haves.popleft())
-            else:
-                self._absorb(200)
+        self._content.pump()
+        while self._wants:
+            self._answer(self._wants.popleft())
+            self._content.pump()
+        self._progress.done_bytes = self._inline_bytes + self._content.done_bytes
 
     def _finish_files(self) -> None:
-        while self._files:
+        self._content.finish()
+        self._progress.done_bytes = self._inline_bytes + self._content.done_bytes
+
+    def _finish_listings(self) -> None:
+        """Until the target has taken every listing and has what it wanted of them."""
+        self._channel.send(ListingsEnd())
+        deadline = time.monotonic() + ENDING_SECONDS_MAX
+        while not self._taken:
+            if time.monotonic() > deadline:
+                raise DeadlinePassed("the target did not take the listings")
+            self._absorb(200)
             self._pump()
-            if self._files and not self._haves:
-                self._absorb(200)
+        self._pump()
+        self._finish_files()
 
     def _absorb(self, timeout_ms: int) -> None:
         if self._stopped():
@@ -262,58 +257,44 @@ class CopySource:
 
     def _note(self, message: AnySync | BlocksFrame) -> None:
         if isinstance(message, Have):
-            self._haves.append(message)
+            self._content.note(message)
+        elif isinstance(message, Want) and self.scope is not None:
+            self._wants.append(message)
+        elif isinstance(message, ListingsTaken):
+            self._taken = True
         elif isinstance(message, CopyEnded):
             self._ended = True
         else:
             raise ProtocolError("a message of the source came from the target", code="sync-order")
 
-    def _serve(self, have: Have) -> None:
-        file = self._files.get(have.handle)
-        if file is None:
-            raise ProtocolError(f"file {have.handle} is not open", code="sync-order")
-        blocks = block_count(file.size)
-        count = len(have.hashes) // HASH_BYTES
-        for index in range(min(count, blocks - have.first_block)):
-            theirs = have.hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]
-            block = have.first_block + index
-            mine = hash_block(file.descriptor, block, file.size)
-            if mine != theirs:
-                self._send_block(have.handle, file, block, mine, theirs)
-        if have.last:
-            start = (have.first_block + count) * BLOCK_BYTES
-            self._send_data(have.handle, file, Range(start, file.size))
-            self._end_file(have.handle, file)
-
-    def _send_block(self, handle: int, file: _Open, block: int, mine: bytes, theirs: bytes) -> None:
-        start = block * BLOCK_BYTES
-        end = min(start + BLOCK_BYTES, file.size)
-        ranges = [] if mine == HOLE else list(data_ranges(file.descriptor, start, end))
-        whole = ranges == [Range(start, end)]
-        if theirs != HOLE and not whole:
-            self._channel.send(Hole(handle, start, end - start))
-        for data in ranges:
-            self._send_data(handle, file, data)
-
-    def _send_data(self, handle: int, file: _Open, wanted: Range) -> None:
-        if wanted.start >= wanted.end:
+    def _answer(self, want: Want) -> None:
+        """Send a file that the target asked for, as it is now."""
+        tree = self._trees.get(want.tree)
+        if tree is None or self.scope is None:
+            raise ProtocolError(f"tree {want.tree} is not being copied", code="sync-order")
+        self.scope.add_runs(want.tree, want.object_id, want.runs)
+        seen = look(self._ids, tree.root, join(want.directory, want.name))
+        if seen is None or seen.object_id != want.object_id:
+            # Renamed since it was listed: the journal says where to.
+            self._unsent[want.tree, want.object_id] = want
+            if seen is not None:
+                os.close(seen.descriptor)
             return
-        for data in data_ranges(file.descriptor, wanted.start, wanted.end):
-            at = data.start
-            while at < data.end:
-                part = read_range(file.descriptor, at, min(at + SEND_BYTES, data.end))
-                if not part:
-                    break
-                self._channel.send_blocks(handle, at, part)
-                at += len(part)
-                while self._channel.clogged:
-                    self._absorb(200)
+        self._send_wanted(want, seen)
 
-    def _end_file(self, handle: int, file: _Open) -> None:
-        self._channel.send(FileEnd(handle, file.size, file.mtime_ns, False))
-        os.close(file.descriptor)
-        del self._files[handle]
-        self._progress.done_bytes += file.size
+    def _send_wanted(self, want: Want, seen: Seen) -> None:
+        try:
+            handle = self._content.open(open_file(seen.descriptor))
+            attributes = attributes_of(seen.descriptor, seen.status)
+        finally:
+            os.close(seen.descriptor)
+        status = seen.status
+        self._progress.total_bytes += status.st_size
+        entry = Entry(
+            want.name, want.object_id, attributes, status.st_nlink, status.st_size, handle, None,
+            want.runs,
+        )  # fmt: skip
+        self._channel.send(Content(want.tree, want.directory_id, entry))
 
     # what moved meanwhile
 
@@ -388,9 +369,15 @@ class CopySource:
         """Send one object for the replay to find, unless it was sent before."""
         marks = self._marks[tree.tree_id]
         if seen.status.st_ino in marks.sent:
-            os.close(seen.descriptor)
-            return False
-        entry = self._entry(tree, seen, displaced_name(seen.object_id))
+            want = self._unsent.pop((tree.tree_id, seen.object_id), None)
+            if want is None:
+                os.close(seen.descriptor)
+                return False
+            # Where the target has it, or would have made it; the replay moves it.
+            self._send_wanted(want, seen)
+            self._pump()
+            return True
+        entry = self._entry(tree, seen, displaced_name(seen.object_id), aside=True)
         assert entry is not None
         self._channel.send(
             Listing(tree.tree_id, b"", tree.root_id, entry.attributes, [entry], True, True)

@@ -6,10 +6,12 @@ so that a large file is hashed while its first blocks are already on their way. 
 """
 
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 
 from everup.replicate.blocks import block_count, hash_blocks, write_all
 from everup.replicate.operations import UNSUPPORTED, ZEROS
+from everup.replicate.scope import Run
 from everup.system.kernelcalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, allocate
 
 PART_BLOCKS = 512
@@ -19,22 +21,20 @@ PART_BLOCKS = 512
 class FileCopy:
     """Owns the descriptor; `changing` is called once, before the first change."""
 
-    def __init__(self, descriptor: int, changing: Callable[[], None]) -> None:
+    def __init__(
+        self, descriptor: int, changing: Callable[[], None], runs: list[Run] | None = None
+    ) -> None:
+        """`runs`: the blocks that are compared; None: all."""
         self._descriptor = descriptor
         self._changing: Callable[[], None] | None = changing
         self._size = os.fstat(descriptor).st_size
-        self._blocks = block_count(self._size)
-        self._hashed = 0
-        self.all_hashed = False
+        self._parts = deque(_parts(runs, block_count(self._size)))
 
     def next_part(self) -> tuple[int, bytes, bool]:
         """(first block, hashes, whether it is the last part)."""
-        first = self._hashed
-        count = min(PART_BLOCKS, self._blocks - first)
+        first, count = self._parts.popleft()
         hashes = hash_blocks(self._descriptor, first, count, self._size)
-        self._hashed += count
-        self.all_hashed = self._hashed >= self._blocks
-        return first, hashes, self.all_hashed
+        return first, hashes, not self._parts
 
     def write(self, offset: int, data: bytes) -> None:
         self._change()
@@ -73,3 +73,20 @@ class FileCopy:
         if self._changing is not None:
             changing, self._changing = self._changing, None
             changing()
+
+
+def _parts(runs: list[Run] | None, blocks: int) -> Iterator[Run]:
+    """What is hashed at a time. The last part always ends where the file does: what the source has
+    behind it is missing here."""
+    wanted = [(0, blocks)] if runs is None else [*runs, (max(0, blocks - 1), blocks)]
+    done = 0
+    for first, count in wanted:
+        start, end = max(first, done), min(first + count, blocks)
+        while end - start > PART_BLOCKS:
+            yield start, PART_BLOCKS
+            start += PART_BLOCKS
+        if start < end:
+            yield start, end - start
+            done = end
+    if done < blocks or not blocks:
+        yield blocks, 0

@@ -17,6 +17,7 @@ from everup.replicate.context import Context
 from everup.replicate.guardlink import guard_position
 from everup.replicate.logs import LogCursor, journal_end
 from everup.replicate.resync import Place, Resync
+from everup.replicate.scope import Scope
 from everup.replicate.treestate import EMPTY
 from everup.wire.frames import Frame
 from everup.wire.messages import (
@@ -114,12 +115,16 @@ def agree(
         unclean_epoch=last_unclean_epoch(context.places.state),
         unequal=unequal,
         unreadable=unreadable,
+        base=None if unreadable else _base(context, welcome),
     )
-    end = end_of_journal(context)
+    # The peer names what is doubtful there; nothing is doubtful here.
+    scope = Scope() if choice.base is not None else None
+    end = choice.base or end_of_journal(context)
     if choice.kind == RESYNC or cursor is None:
         if cursor is not None:
             cursor.close()
-        resync = Resync(context, epoch, place, end, fresh=welcome.tree_state == EMPTY)
+        fresh = welcome.tree_state == EMPTY
+        resync = Resync(context, epoch, place, end, fresh=fresh, scope=scope)
         start = _start(RESYNC, end, choice, resync)
         return Agreement(choice, end, LogCursor(context.places, end), start, resync, None)
     assert position is not None
@@ -135,7 +140,18 @@ def _start(kind: str, begin: Position, choice: CatchUp, resync: Resync | None) -
         position=WirePosition.of(begin),
         sentence=choice.sentence,
         sync_id=resync.sync_id if resync else "",
+        narrow=choice.base is not None,
     )
+
+
+def _base(context: Context, welcome: Welcome) -> Position | None:
+    """The newest of the positions that the peer offers which this server's logs go on from."""
+    for offered in welcome.bases:
+        cursor = _cursor_at(context, offered.position())
+        if cursor is not None:
+            cursor.close()
+            return offered.position()
+    return None
 
 
 def _cursor_at(context: Context, position: Position | None) -> LogCursor | None:

@@ -5,9 +5,10 @@ journal, or from the receive log of this server's passive time and then the jour
 source.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
-from everup.errors import Corrupt
+from everup.errors import Corrupt, EverupError
 from everup.journal.reader import Batch, Cursor
 from everup.journal.segment import list_segments
 from everup.model.position import Position
@@ -71,6 +72,15 @@ class LogCursor:
         finally:
             probe.close()
         return True
+
+
+def holds(directory: Path, position: Position) -> bool:
+    """Whether a log has a batch that ends at exactly this position, or begins there."""
+    try:
+        Cursor(directory, position).close()
+    except (EverupError, OSError):
+        return False
+    return True
 
 
 def journal_end(places: Places) -> Position | None:

@@ -5,19 +5,17 @@ that object: read-write for a regular file, for reading for a directory, O_PATH 
 The id decides; the hint only says where to look first. Called by `operations`.
 """
 
-import errno
 import os
 from collections import OrderedDict
 from stat import S_IFDIR, S_IFMT, S_IFREG, S_ISDIR
 
 from everup.replicate.lower import LowerTree, id_of_descriptor, id_of_name
+from everup.replicate.scan import ABSENT, scan
 from everup.system.treecalls import door, open_beneath
 
 DESCRIPTORS_MAX = 1024
 NAMES_MAX = 65536
 DISPLACED_SUFFIX = b".displaced"
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENAMETOOLONG)
-_WALK_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def orphan_name(object_id: bytes) -> bytes:
@@ -138,7 +136,7 @@ class Objects:
         try:
             found = open_beneath(directory, path, os.O_PATH)
         except OSError as problem:
-            if problem.errno in _ABSENT:
+            if problem.errno in ABSENT:
                 return None
             raise
         if id_of_descriptor(found) == object_id:
@@ -173,27 +171,10 @@ class Objects:
 def build_index(tree: LowerTree) -> dict[bytes, bytes]:
     """Paths of all objects of a tree by id, displaced ones included; reads no content."""
     index: dict[bytes, bytes] = {}
-    pending = [b""]
-    while pending:
-        path = pending.pop()
-        try:
-            directory = open_beneath(tree.root, path, _WALK_FLAGS)
-        except OSError as problem:
-            if problem.errno in _ABSENT:
-                continue
-            raise
-        try:
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    name = os.fsencode(entry.name)
-                    inner = path + b"/" + name if path else name
-                    object_id = id_of_name(directory, name)
-                    if object_id:
-                        index[object_id] = inner
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(inner)
-        finally:
-            os.close(directory)
+    for found in scan(tree, orphans=True):
+        object_id = id_of_name(found.directory, found.name)
+        if object_id:
+            index[object_id] = found.path
     return index
 
 

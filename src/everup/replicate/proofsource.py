@@ -8,7 +8,7 @@ never agrees is reported. Called by `resync`.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from stat import S_ISDIR, S_ISREG
 from typing import TypeVar
@@ -17,10 +17,12 @@ from everup.errors import EverupError, NotConnected, ProtocolError
 from everup.replicate.blocks import BLOCK_BYTES, block_count, hash_block
 from everup.replicate.lower import LowerTree
 from everup.replicate.proof import digest_of
+from everup.replicate.scan import ABSENT
+from everup.replicate.scope import Scope
 from everup.replicate.syncchannel import SyncChannel
 from everup.replicate.tail import JournalTail
 from everup.replicate.treecopy import join
-from everup.replicate.walk import ABSENT, IdGiver, look, open_file, walk
+from everup.replicate.walk import IdGiver, look, open_file, walk
 from everup.wire.syncmessages import Failure, Held, Hold, ProofItem, Prove, Proved
 
 SLICE_ITEMS = 512
@@ -56,11 +58,14 @@ class ProofSource:
         trees: list[LowerTree],
         tail: JournalTail,
         stopped: Callable[[], bool],
+        scope: Scope | None = None,
     ) -> None:
+        """`scope`: whose content is compared; None: everybody's. All else is compared always."""
         self._channel = channel
         self._trees = trees
         self._tail = tail
         self._stopped = stopped
+        self._scope = scope
         self._ids = IdGiver()
         self.objects = 0
         self.proven_bytes = 0
@@ -141,10 +146,13 @@ class ProofSource:
     ) -> Iterator[tuple[ProofItem, _Again]]:
         self.objects += 1
         count = block_count(size) if S_ISREG(mode) else 0
-        self.proven_bytes += size if count else 0
+        compared: Sequence[int] = range(count)
+        if self._scope is not None:
+            compared = self._scope.blocks(tree.tree_id, object_id, count)
+        self.proven_bytes += min(size, len(compared) * BLOCK_BYTES)
         first = True
-        for start in range(0, max(count, 1), ITEM_BLOCKS):
-            blocks = list(range(start, min(start + ITEM_BLOCKS, count)))
+        for start in range(0, max(len(compared), 1), ITEM_BLOCKS):
+            blocks = list(compared[start : start + ITEM_BLOCKS])
             source = _Again(tree, path, object_id, first, blocks, 0)
             first = False
             item = self._item(source)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from everup.errors import Corrupt, EverupError, NotConnected, ProtocolError
 from everup.replicate.catchup import STREAM
 from everup.replicate.context import Context
+from everup.replicate.rejoin import possible_bases
 from everup.replicate.seal import Seal
 from everup.replicate.target import Target
 from everup.wire.frames import BatchFrame, Frame
@@ -25,6 +26,7 @@ from everup.wire.messages import (
     Start,
     TargetState,
     Welcome,
+    WirePosition,
     wire_or_none,
 )
 from everup.wire.session import Self, State, TargetSession, idle_frame, judge_hello, refuse_frame
@@ -178,6 +180,13 @@ class Receiver:
         held = self._context.held_trees()
         return tuple(tree for tree in trees if tree not in held)
 
+    def bases(self, hello: Hello) -> tuple[WirePosition, ...]:
+        """After an unclean stop as the active server: what its trees still hold, in part."""
+        if self.target.position is not None:
+            return ()
+        parents = [past.parent.position() for past in hello.history]
+        return tuple(map(WirePosition.of, possible_bases(self._context.places, parents)))
+
     @property
     def stopped(self) -> bool:
         return self._stopped.is_set()
@@ -218,6 +227,7 @@ class Stream:
                     position=wire_or_none(target.position),
                     missing_trees=self._owner.missing_trees(self.hello.trees),
                     unproven=target.unproven,
+                    bases=self._owner.bases(self.hello),
                 )
             )
         )

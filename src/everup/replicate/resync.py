@@ -7,20 +7,21 @@ meanwhile. One thread; owned by the peer's link.
 
 import secrets
 import threading
-import time
 from contextlib import closing
 from typing import Any
 
 from everup.errors import EverupError, NotConnected
 from everup.model.position import ORIGIN, Position
 from everup.replicate.context import Context
-from everup.replicate.copysource import CopySource, Progress
+from everup.replicate.copysource import CopySource
 from everup.replicate.dialling import Place as Place
 from everup.replicate.dialling import beside_the_stream
 from everup.replicate.guardlink import guard_position
 from everup.replicate.logs import journal_end
 from everup.replicate.lower import LowerTree
+from everup.replicate.progress import Progress
 from everup.replicate.proofsource import ProofSource
+from everup.replicate.scope import Scope
 from everup.replicate.syncchannel import SyncChannel
 from everup.replicate.tail import JournalTail
 from everup.wire.messages import CHANNEL_SYNC, WirePosition
@@ -40,17 +41,19 @@ class Resync:
         begin: Position | None,
         *,
         fresh: bool = False,
+        scope: Scope | None = None,
     ) -> None:
-        """`begin`: where a copy begins; None when only the proof is missing."""
+        """`begin`: where a copy begins; None when only the proof is missing. `scope`: where this
+        side knows that content may differ; None: anywhere."""
         self._context = context
         self._epoch = epoch
         self._place = place
         self._begin = begin
         self._fresh = fresh
+        self._scope = scope
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sync-{place.server}", daemon=True)
         self._progress = Progress()
-        self._started_at = time.monotonic()
         self.sync_id = secrets.token_hex(8)
         self.started = False
         self.done = False
@@ -78,18 +81,7 @@ class Resync:
         }.get(progress.state, f"{self._place.server} is synchronized")
 
     def status(self) -> dict[str, Any]:
-        progress = self._progress
-        elapsed = max(time.monotonic() - self._started_at, 0.001)
-        rate = int(progress.done_bytes / elapsed)
-        left = max(0, progress.total_bytes - progress.done_bytes)
-        return {
-            "state": progress.state,
-            "done_bytes": min(progress.done_bytes, progress.total_bytes),
-            "total_bytes": progress.total_bytes,
-            "rate_bytes_per_s": rate,
-            "left_ms": left * 1000 // rate if rate and progress.state == "copying" else 0,
-            "sentence": self.sentence,
-        }
+        return self._progress.status(self.sentence)
 
     def _run(self) -> None:
         trees: list[LowerTree] = []
@@ -124,13 +116,16 @@ class Resync:
                 self._progress,
                 stopped,
                 fresh=self._fresh,
+                scope=self._scope,
             )
             copy.run(self._position_now)
         self._progress.state = "proving"
-        proof = ProofSource(channel, trees, tail, stopped)
+        proof = ProofSource(channel, trees, tail, stopped, self._scope)
         proof.run()
         proven = self._position_now()
-        channel.send(ProofEnd(WirePosition.of(proven), proof.objects, proof.proven_bytes))
+        end = WirePosition.of(proven)
+        whole = self._scope is None
+        channel.send(ProofEnd(end, proof.objects, proof.proven_bytes, whole))
         channel.connection.drain(5000)
         self.proven = proven
         self._progress.state = "done"

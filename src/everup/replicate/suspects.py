@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from everup.errors import EverupError
+from everup.journal.activity import MARGIN_NS
 from everup.journal.reader import Cursor
 from everup.journal.record import Operation
 from everup.journal.segment import list_segments
 from everup.model.position import ORIGIN, Position, position_or_none
 from everup.places import Places
 from everup.replicate.apply import records_of
+from everup.replicate.logs import holds
 from everup.system.files import REAL_DOOR, Door, load_json, save_json
 
-MARGIN_NS = 1_000_000_000
 NAME = "suspects.json"
 
 
@@ -31,6 +32,8 @@ class Suspects:
     fork: Position | None = None
     was_open: bool = False
     """This server stopped as the active one, uncleanly."""
+    open_epoch: int = 0
+    """The epoch in which it did."""
 
     def includes(self, tree: int, object_id: bytes, ctime_ns: int) -> bool:
         if (tree, object_id) in self.objects:
@@ -73,7 +76,7 @@ def _add_after_fork(suspects: Suspects, directory: Path, parents: list[Position]
     if not segments:
         return True
     start = segments[0].start
-    shared = next((parent for parent in reversed(parents) if _holds(directory, parent)), None)
+    shared = next((parent for parent in reversed(parents) if holds(directory, parent)), None)
     if shared is not None:
         start = suspects.fork = shared
     cursor = Cursor(directory, start)
@@ -85,14 +88,6 @@ def _add_after_fork(suspects: Suspects, directory: Path, parents: list[Position]
     finally:
         cursor.close()
     return shared is not None or start == ORIGIN
-
-
-def _holds(directory: Path, position: Position) -> bool:
-    try:
-        Cursor(directory, position).close()
-    except EverupError:
-        return False
-    return True
 
 
 def _last_entry_ns(directory: Path) -> int:
@@ -115,6 +110,7 @@ def save_suspects(state: Path, suspects: Suspects, door: Door = REAL_DOOR) -> No
     """Durably keep what the next attempt cannot see any more. Raises OSError."""
     value = {
         "was_open": suspects.was_open,
+        "open_epoch": suspects.open_epoch,
         "fork": suspects.fork.to_json() if suspects.fork else None,
         "objects": [[tree, object_id.hex()] for tree, object_id in sorted(suspects.objects)],
     }
@@ -132,7 +128,8 @@ def load_suspects(state: Path) -> Suspects:
             return Suspects()
         objects = {(int(tree), bytes.fromhex(name)) for tree, name in value["objects"]}
         fork = position_or_none(value["fork"])
-        return Suspects(objects, None, fork, bool(value["was_open"]))
+        open_epoch = int(value.get("open_epoch", 0))
+        return Suspects(objects, None, fork, bool(value["was_open"]), open_epoch)
     except (ValueError, KeyError, TypeError):
         return Suspects(changed_after_ns=0, was_open=True)
 

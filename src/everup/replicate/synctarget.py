@@ -12,12 +12,16 @@ from typing import Any
 
 from everup.errors import EverupError, NotConnected, ProtocolError, Refused
 from everup.model.position import Position
+from everup.replicate.blocks import BLOCK_BYTES, HASH_BYTES
 from everup.replicate.catchup import RESYNC
 from everup.replicate.context import Context
 from everup.replicate.divergence import Divergence
 from everup.replicate.filecopy import FileCopy
+from everup.replicate.progress import Progress
 from everup.replicate.prooftarget import ProofTarget
 from everup.replicate.receiving import Receiver, Stream
+from everup.replicate.rejoin import find_doubtful
+from everup.replicate.scan import measure
 from everup.replicate.suspects import (
     Suspects,
     add_received,
@@ -28,13 +32,13 @@ from everup.replicate.suspects import (
 from everup.replicate.syncchannel import SyncChannel
 from everup.replicate.treecopy import TreeCopy
 from everup.replicate.treestate import OPEN, load_tree_state
-from everup.replicate.walk import measure
 from everup.wire.frames import BlocksFrame, Frame
 from everup.wire.messages import Hello, Start
 from everup.wire.session import TargetSession
 from everup.wire.syncmessages import (
     AnySync,
     Begin,
+    Content,
     CopyEnd,
     CopyEnded,
     FileEnd,
@@ -42,6 +46,8 @@ from everup.wire.syncmessages import (
     Hold,
     Hole,
     Listing,
+    ListingsEnd,
+    ListingsTaken,
     ProofEnd,
     Prove,
 )
@@ -62,10 +68,10 @@ class Job:
     sentence: str
     suspects: Suspects
     parents: list[Position]
-    state: str = "walking"
-    done_bytes: int = 0
-    total_bytes: int = 0
-    started: float = field(default_factory=time.monotonic)
+    narrow: bool = False
+    progress: Progress = field(default_factory=Progress)
+    compared_bytes: int = 0
+    copied_bytes: int = 0
 
 
 class SyncTarget:
@@ -95,13 +101,15 @@ class SyncTarget:
         suspects = load_suspects(context.places.state)
         begin = start.position.position()
         if copies:
-            suspects.was_open |= load_tree_state(context.places.tree).state == OPEN
+            state = load_tree_state(context.places.tree)
+            if state.state == OPEN:
+                suspects.was_open, suspects.open_epoch = True, state.epoch
             add_received(suspects, context.places, parents)
             save_suspects(context.places.state, suspects, context.door)
             self._receiver.target.begin_sync(stream, begin)
         with self._changed:
-            self._job = Job(start.sync_id, begin, start.sentence, suspects, parents)
-            self._job.state = "walking" if copies else "proving"
+            self._job = Job(start.sync_id, begin, start.sentence, suspects, parents, start.narrow)
+            self._job.progress.state = "walking" if copies else "proving"
             self._changed.notify_all()
         if copies:
             context.events.emit("resync-started", start.sentence)
@@ -130,7 +138,7 @@ class SyncTarget:
             raise
         finally:
             run.close()
-        if job.state == "done":
+        if job.progress.state == "done":
             self._removals_allowed = False
 
     def _fail(self, channel: SyncChannel, error: EverupError) -> None:
@@ -152,16 +160,11 @@ class SyncTarget:
         job = self._job
         if job is None:
             return {"state": "none", "sentence": ""}
-        elapsed = max(time.monotonic() - job.started, 0.001)
-        rate = int(job.done_bytes / elapsed)
-        left = max(0, job.total_bytes - job.done_bytes)
         return {
-            "state": job.state,
-            "done_bytes": min(job.done_bytes, job.total_bytes),
-            "total_bytes": job.total_bytes,
-            "rate_bytes_per_s": rate,
-            "left_ms": left * 1000 // rate if rate and job.state == "copying" else 0,
-            "sentence": job.sentence,
+            **job.progress.status(job.sentence),
+            "narrow": job.narrow,
+            "compared_bytes": job.compared_bytes,
+            "copied_bytes": job.copied_bytes,
         }
 
 
@@ -190,7 +193,7 @@ class _Run:
 
     def run(self, wanted: Any) -> None:
         while not self._receiver.stopped and wanted():
-            if self._job.state == "done":
+            if self._job.progress.state == "done":
                 return
             busy = bool(self._hashing) and not self._channel.clogged
             for message in self._channel.poll(0 if busy else 200, self._proof.wake):
@@ -209,9 +212,14 @@ class _Run:
 
     def _take(self, message: AnySync | BlocksFrame) -> None:
         if isinstance(message, BlocksFrame):
+            self._job.copied_bytes += len(message.data)
             self._file(message.handle).write(message.offset, message.data)
         elif isinstance(message, Listing):
             self._listing(message)
+        elif isinstance(message, Content):
+            self._content(message)
+        elif isinstance(message, ListingsEnd):
+            self._channel.send(ListingsTaken())
         elif isinstance(message, Hole):
             self._file(message.handle).punch(message.offset, message.length)
         elif isinstance(message, FileEnd):
@@ -221,7 +229,7 @@ class _Run:
         elif isinstance(message, CopyEnd):
             self._end_copy(message)
         elif isinstance(message, Hold):
-            self._job.state = "proving"
+            self._job.progress.state = "proving"
             self._proof.hold(message.held)
         elif isinstance(message, Prove):
             self._proof.prove(message.items)
@@ -231,26 +239,45 @@ class _Run:
             raise ProtocolError("a message of the target came from the source", code="sync-order")
 
     def _begin(self, begin: Begin) -> None:
-        self._job.total_bytes = begin.total_bytes
-        self._job.state = "copying"
+        self._job.progress.total_bytes = begin.total_bytes
+        self._job.progress.state = "copying"
         job = self._job
         add_written(job.suspects, self._context.places, job.parents)
+        doubtful = find_doubtful(self._context.places, job.begin) if job.narrow else None
+        if doubtful is not None:
+            job.sentence = f"{job.sentence}; {doubtful.sentence}"
+        suspected = doubtful.runs if doubtful is not None else None
         held = self._context.held_trees()
         for tree_id in begin.trees:
             # A tree that was here once and has no marker now is an unmounted disk, not a new tree.
             tree = self._context.open_lower(tree_id, adopt=tree_id not in held)
-            self._trees[tree_id] = TreeCopy(tree, self._divergence.keep)
+            self._trees[tree_id] = TreeCopy(tree, self._divergence.keep, suspected)
             self._objects_before += measure(tree)[0]
 
     def _listing(self, listing: Listing) -> None:
-        copy = self._trees.get(listing.tree)
+        copy = self._tree(listing.tree)
+        for entry, file in copy.listing(listing):
+            self._add_file(entry.handle, file)
+        for want in copy.wants:
+            self._channel.send(want)
+        copy.wants.clear()
+        inline = sum(len(e.content) for e in listing.entries if e.content)
+        self._job.progress.done_bytes += inline
+        self._job.compared_bytes += inline
+
+    def _content(self, content: Content) -> None:
+        self._job.progress.total_bytes += content.entry.size
+        self._add_file(content.entry.handle, self._tree(content.tree).content(content))
+
+    def _tree(self, tree_id: int) -> TreeCopy:
+        copy = self._trees.get(tree_id)
         if copy is None:
-            raise ProtocolError(f"tree {listing.tree} was not announced", code="sync-order")
-        files = copy.listing(listing)
-        for entry, file in files:
-            self._files[entry.handle] = file
-            self._hashing.append(entry.handle)
-        self._job.done_bytes += sum(len(e.content) for e in listing.entries if e.content)
+            raise ProtocolError(f"tree {tree_id} was not announced", code="sync-order")
+        return copy
+
+    def _add_file(self, handle: int, file: FileCopy) -> None:
+        self._files[handle] = file
+        self._hashing.append(handle)
 
     def _hash_next(self) -> None:
         handle = self._hashing[0]
@@ -258,6 +285,7 @@ class _Run:
         first, hashes, last = file.next_part()
         if last:
             self._hashing.pop(0)
+        self._job.compared_bytes += len(hashes) // HASH_BYTES * BLOCK_BYTES
         self._channel.send(Have(handle, first, hashes, last))
 
     def _file(self, handle: int) -> FileCopy:
@@ -273,7 +301,7 @@ class _Run:
         else:
             file.end(message.size, message.mtime_ns)
         del self._files[message.handle]
-        self._job.done_bytes += message.size
+        self._job.progress.done_bytes += message.size
 
     def _end_copy(self, message: CopyEnd) -> None:
         self._guard_against_emptiness()
@@ -288,7 +316,7 @@ class _Run:
                 path=str(path),
                 objects=kept,
             )
-        self._job.state = "replaying"
+        self._job.progress.state = "replaying"
         self._receiver.target.end_copy(message.begin.position(), message.until.position())
         self._channel.send(CopyEnded(removed))
 
@@ -305,13 +333,24 @@ class _Run:
             )
 
     def _end(self, message: ProofEnd) -> None:
-        self._job.state = "done"
-        self._job.done_bytes = self._job.total_bytes
+        job = self._job
+        job.progress.state = "done"
+        job.progress.done_bytes = job.progress.total_bytes
         value = {
             "position": message.position.position().to_json(),
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "objects": message.objects,
             "bytes": message.proven_bytes,
         }
-        self._receiver.target.note_proven(value)
-        self._context.events.emit("resync-finished", "the trees are proven equal", **value)
+        self._receiver.target.note_proven(value, whole=message.whole)
+        self._context.events.emit(
+            "resync-finished",
+            "the trees are proven equal"
+            if message.whole
+            else "the trees are proven equal in everything that was doubtful",
+            **value,
+            whole=message.whole,
+            compared_bytes=job.compared_bytes,
+            copied_bytes=job.copied_bytes,
+            reason=job.sentence,
+        )

@@ -8,15 +8,16 @@ an epoch (`seal`): what was acknowledged before it counts, nothing after it does
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from everup.errors import Corrupt, EverupError, Refused
 from everup.journal.history import add_epoch
-from everup.journal.reader import Cursor
 from everup.model.position import Position
 from everup.replicate.applier import MISMATCH_CODES, Applier
 from everup.replicate.apply import TreeSet
 from everup.replicate.context import Context
+from everup.replicate.logs import holds
 from everup.replicate.queues import QueueMeter
 from everup.replicate.receivelog import Checked, ReceiveLog
 from everup.replicate.seal import Seal
@@ -28,7 +29,7 @@ from everup.replicate.treestate import (
     load_tree_state,
     save_tree_state,
 )
-from everup.system.files import save_json, sync_directory
+from everup.system.files import load_json, save_json, sync_directory
 from everup.wire.frames import BatchFrame
 from everup.wire.session import check_epoch
 
@@ -79,7 +80,7 @@ class Target:
     def _log_goes_on(self, position: Position) -> bool:
         if self.log.end is not None and self.log.holds(position):
             return True
-        if not journal_holds(self._context, position):
+        if not holds(self._context.places.journal, position):
             # The trees may be ahead of `position` by what only the lost log could tell.
             return False
         self.log.reset(position)
@@ -153,8 +154,11 @@ class Target:
     def unproven(self) -> bool:
         return self._context.unproven_path.exists()
 
-    def note_proven(self, value: dict[str, Any]) -> None:
-        """The trees are equal to the source's, each object at a common position."""
+    def note_proven(self, value: dict[str, Any], *, whole: bool) -> None:
+        """The trees are equal to the source's, each object at a common position; not `whole`: as
+        far as their content was doubtful, on top of what was proven before."""
+        if not whole:
+            value = {**_load_proven(self._context.proven_path), "touched": value}
         save_json(self._context.proven_path, value, operation="save-proven")
         self._context.unproven_path.unlink(missing_ok=True)
         forget_suspects(self._context.places.state)
@@ -266,10 +270,9 @@ class Target:
         return self.waiting.measure(applier.applied.sequence, time.monotonic_ns())
 
 
-def journal_holds(context: Context, position: Position) -> bool:
-    """Whether this server's own journal has a batch that ends at exactly this position."""
+def _load_proven(path: Path) -> dict[str, Any]:
     try:
-        Cursor(context.places.journal, position).close()
-    except (EverupError, OSError):
-        return False
-    return True
+        value = load_json(path)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

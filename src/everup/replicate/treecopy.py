@@ -20,21 +20,26 @@ from everup.replicate.lower import (
     NO_ID,
     LowerTree,
     give_id,
+    id_of_descriptor,
     id_of_name,
     remove_all,
     visible_xattrs,
 )
 from everup.replicate.names import create_object, settle_new
 from everup.replicate.objects import DISPLACED_SUFFIX, displaced_name
+from everup.replicate.scan import scan
+from everup.replicate.scope import Run
 from everup.system.kernelcalls import HandleCalls
 from everup.system.objectid import encode_id
 from everup.system.treecalls import door, open_beneath
-from everup.wire.syncmessages import Attributes, Entry, Listing
+from everup.wire.syncmessages import Attributes, Content, Entry, Listing, Want
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 BeforeChange = Callable[[int, bytes, bytes, int], None]
 """(tree, object id, path, O_PATH descriptor): called before the first change of an object."""
+Suspected = Callable[[int, bytes, int], list[Run] | None]
+"""(tree, object id, time of change): blocks that may differ from the source's; None: all."""
 
 
 @dataclass
@@ -42,6 +47,7 @@ class _Here:
     """The directory that is being made right now."""
 
     descriptor: int
+    object_id: bytes
     path: bytes
     names: set[bytes]
 
@@ -49,9 +55,14 @@ class _Here:
 class TreeCopy:
     """Raises OSError, and ProtocolError for a listing of a directory that was never placed."""
 
-    def __init__(self, tree: LowerTree, before_change: BeforeChange) -> None:
+    def __init__(
+        self, tree: LowerTree, before_change: BeforeChange, suspected: Suspected | None = None
+    ) -> None:
+        """`suspected`: asked for files whose content the source does not send by itself."""
         self.tree = tree
         self._before_change = before_change
+        self._suspected = suspected
+        self.wants: list[Want] = []
         self._handles = HandleCalls()
         self._directories: dict[bytes, bytes] = {tree.root_id: b""}
         self._directory_times: dict[bytes, int] = {}
@@ -78,7 +89,7 @@ class TreeCopy:
     def listing(self, listing: Listing) -> list[tuple[Entry, FileCopy]]:
         """Make a directory (or a part of it) so; returns the files whose content must follow."""
         if listing.aside:
-            here = _Here(os.dup(self.tree.orphans), ORPHANS_NAME, set())
+            here = _Here(os.dup(self.tree.orphans), NO_OBJECT, ORPHANS_NAME, set())
         else:
             here = self._open_directory(listing)
         try:
@@ -92,18 +103,44 @@ class TreeCopy:
             os.close(here.descriptor)
         return [(entry, copy) for entry, copy in made if copy is not None]
 
-    def _open_directory(self, listing: Listing) -> _Here:
-        object_id = listing.object_id
+    def content(self, content: Content) -> FileCopy:
+        """Make one entry of a directory that was listed before, this time with its content."""
+        path = self._place_of(content.directory_id)
+        descriptor = open_beneath(self.tree.root, path, _DIRECTORY)
+        here = _Here(descriptor, content.directory_id, path, {content.entry.name})
+        try:
+            self._free_name(here, content.entry)
+            return self._make(here, content.entry) or self._linked(here, content.entry)
+        finally:
+            os.close(descriptor)
+
+    def _linked(self, here: _Here, entry: Entry) -> FileCopy:
+        """A file that had to be made only as another name: its content comes all the same."""
+        descriptor = os.open(entry.name, os.O_PATH | os.O_NOFOLLOW, dir_fd=here.descriptor)
+        try:
+            file = self._fill_file(entry, descriptor, join(here.path, entry.name), created=True)
+        finally:
+            os.close(descriptor)
+        if file is None:
+            raise ProtocolError("a file came without a handle", code="sync-order")
+        return file
+
+    def _place_of(self, object_id: bytes) -> bytes:
         path = self._directories.get(object_id)
         if path is None:
             raise ProtocolError("a directory is listed that was never placed", code="sync-order")
+        return path
+
+    def _open_directory(self, listing: Listing) -> _Here:
+        object_id = listing.object_id
+        path = self._place_of(object_id)
         descriptor = open_beneath(self.tree.root, path, _DIRECTORY)
         names = self._partial.pop(object_id, set())
         if not listing.last:
             self._partial[object_id] = names
         self._settle(descriptor, object_id, path, listing.attributes)
         self._directory_times[object_id] = listing.attributes.mtime_ns
-        return _Here(descriptor, path, names)
+        return _Here(descriptor, object_id, path, names)
 
     def _free_name(self, here: _Here, entry: Entry) -> None:
         """Move away what has this name and is another object, so that it can be used elsewhere."""
@@ -137,6 +174,8 @@ class TreeCopy:
         descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=here.descriptor)
         try:
             self._before_change(self.tree.tree_id, object_id, path, descriptor)
+            if S_ISDIR(os.fstat(descriptor).st_mode):
+                self._before_change_below(path)
         finally:
             os.close(descriptor)
         if object_id == NO_ID or object_id in self._aside:
@@ -147,13 +186,23 @@ class TreeCopy:
         remove_all(self.tree.orphans, aside)
         os.rename(name, aside, src_dir_fd=here.descriptor, dst_dir_fd=self.tree.orphans)
 
+    def _before_change_below(self, top: bytes) -> None:
+        """Everything in a directory that goes away may exist only here."""
+        for found in scan(self.tree, top):
+            descriptor = os.open(found.name, os.O_PATH | os.O_NOFOLLOW, dir_fd=found.directory)
+            try:
+                object_id = id_of_descriptor(descriptor)
+                self._before_change(self.tree.tree_id, object_id, found.path, descriptor)
+            finally:
+                os.close(descriptor)
+
     # entries
 
     def _make(self, here: _Here, entry: Entry) -> FileCopy | None:
         object_id = entry.object_id
         first = self._links.get(object_id)
         present = id_of_name(here.descriptor, entry.name)
-        if first is not None:
+        if first is not None and first != join(here.path, entry.name):
             self._link(here, entry, first, present)
             return None
         if here.path == ORPHANS_NAME:
@@ -162,6 +211,9 @@ class TreeCopy:
         if present is None and aside is not None:
             os.rename(aside, entry.name, src_dir_fd=self.tree.orphans, dst_dir_fd=here.descriptor)
             present = object_id
+        if present is None and _comes_on_demand(entry):
+            self._want(here, entry, None)
+            return None
         descriptor = self._open_or_create(here, entry, present)
         try:
             return self._fill(here, entry, descriptor, created=present is None)
@@ -216,6 +268,7 @@ class TreeCopy:
         self, here: _Here, entry: Entry, descriptor: int, *, created: bool
     ) -> FileCopy | None:
         path = join(here.path, entry.name)
+        changed_ns = os.fstat(descriptor).st_ctime_ns
         self._give_id(descriptor, entry.object_id)
         self._settle(descriptor, entry.object_id, path, entry.attributes)
         kind = S_IFMT(entry.attributes.mode)
@@ -225,10 +278,23 @@ class TreeCopy:
             return None
         if entry.links > 1:
             self._links[entry.object_id] = path
-        if kind == S_IFREG:
+        if _comes_on_demand(entry):
+            self._want_if_suspected(here, entry, changed_ns)
+        elif kind == S_IFREG:
             return self._fill_file(entry, descriptor, path, created=created)
-        os.utime(door(descriptor), ns=(entry.attributes.mtime_ns,) * 2)
+        _set_time(descriptor, entry.attributes.mtime_ns)
         return None
+
+    def _want_if_suspected(self, here: _Here, entry: Entry, changed_ns: int) -> None:
+        runs = None
+        if self._suspected is not None:
+            runs = self._suspected(self.tree.tree_id, entry.object_id, changed_ns)
+        if runs is None or runs:
+            self._want(here, entry, runs)
+
+    def _want(self, here: _Here, entry: Entry, runs: list[Run] | None) -> None:
+        want = Want(self.tree.tree_id, here.object_id, here.path, entry.name, entry.object_id, runs)
+        self.wants.append(want)
 
     def _fill_file(
         self, entry: Entry, descriptor: int, path: bytes, *, created: bool
@@ -241,7 +307,7 @@ class TreeCopy:
                 self._before_change(self.tree.tree_id, entry.object_id, path, file)
 
         if entry.content is None:
-            return FileCopy(file, changing)
+            return FileCopy(file, changing, entry.runs)
         try:
             size = os.fstat(file).st_size
             if size != entry.size or read_range(file, 0, size) != entry.content:
@@ -301,11 +367,22 @@ class TreeCopy:
             path = self._directories[object_id]
             directory = open_beneath(self.tree.root, path, os.O_PATH)
             try:
-                os.utime(door(directory), ns=(mtime_ns, mtime_ns))
+                _set_time(directory, mtime_ns)
             finally:
                 os.close(directory)
         self.tree.sync()
         return len(names)
+
+
+def _comes_on_demand(entry: Entry) -> bool:
+    """A file whose content the source sends only when it is asked for it."""
+    return S_ISREG(entry.attributes.mode) and entry.content is None and not entry.handle
+
+
+def _set_time(descriptor: int, mtime_ns: int) -> None:
+    """Only where it differs: the time of change tells later what was touched."""
+    if os.fstat(descriptor).st_mtime_ns != mtime_ns:
+        os.utime(door(descriptor), ns=(mtime_ns, mtime_ns))
 
 
 def join(directory: bytes, name: bytes) -> bytes:

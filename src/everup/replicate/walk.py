@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISDIR
 
 from everup.model.ids import (
     OBJECT_ID_BYTES,
@@ -18,12 +18,12 @@ from everup.model.ids import (
     ORPHANS_NAME,
 )
 from everup.replicate.lower import LowerTree, visible_xattrs
+from everup.replicate.scan import ABSENT
 from everup.system.kernelcalls import HandleCalls
 from everup.system.objectid import decode_id, encode_id
 from everup.system.treecalls import door, open_beneath
 from everup.wire.syncmessages import Attributes
 
-ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
 
 
@@ -178,34 +178,3 @@ class InodeSet:
         number, bit = divmod(inode, self._PAGE_BITS)
         page = self._pages.get(number)
         return page is not None and bool(page[bit >> 3] & (1 << (bit & 7)))
-
-
-def measure(tree: LowerTree) -> tuple[int, int]:
-    """(objects, bytes of content) of a tree, for progress and for the guard against emptiness."""
-    objects = content = 0
-    pending = [b""]
-    while pending:
-        path = pending.pop()
-        try:
-            directory = open_beneath(tree.root, path, _DIRECTORY)
-        except OSError as problem:
-            if problem.errno in ABSENT:
-                continue
-            raise
-        try:
-            for text in os.listdir(directory):
-                name = os.fsencode(text)
-                if not path and name == ORPHANS_NAME:
-                    continue
-                try:
-                    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                objects += 1
-                if S_ISREG(status.st_mode):
-                    content += min(status.st_size, status.st_blocks * 512)
-                elif S_ISDIR(status.st_mode):
-                    pending.append(path + b"/" + name if path else name)
-        finally:
-            os.close(directory)
-    return objects, content

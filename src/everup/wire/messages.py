@@ -89,6 +89,8 @@ class Welcome(Message, frozen=True, kw_only=True):
     """Those of the source's trees that were never copied to the target."""
     unproven: bool = False
     """The last copy is complete, but has not been proven equal yet."""
+    bases: Annotated[tuple[WirePosition, ...], msgspec.Meta(max_length=1024)] = ()
+    """After an unclean stop: positions that its trees hold but for what its activity log names."""
     features: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
 
 
@@ -109,6 +111,8 @@ class Start(Message, frozen=True, kw_only=True):
     sentence: Sentence
     sync_id: Annotated[str, msgspec.Meta(max_length=64)] = ""
     """A sync channel with this id follows; with "stream" it only proves."""
+    narrow: bool = False
+    """Content is compared only where it may differ; the trees hold `position` but for that."""
 
 
 class Acknowledge(msgspec.Struct, frozen=True, array_like=True):

@@ -17,6 +17,8 @@ Path = Annotated[bytes, msgspec.Meta(max_length=65535)]
 Small = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
 Signed = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Xattrs = dict[bytes, bytes]
+Run = tuple[Number, Number]
+"""(first block, number of blocks)."""
 
 
 class SyncMessage(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -35,7 +37,10 @@ class Attributes(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One name in a directory. `handle` is 0 when no content follows under a handle."""
+    """One name in a directory. `handle` is 0 when no content follows under a handle.
+
+    A regular file without handle and content: the source has no reason to compare its content.
+    """
 
     name: FileName
     object_id: ObjectId
@@ -45,6 +50,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     handle: Number
     content: bytes | None
     """Whole content of a small file, or the target of a symbolic link."""
+    runs: list[Run] | None = None
+    """With a handle: the blocks to compare; none: all."""
 
 
 class Begin(SyncMessage, frozen=True, array_like=True, tag=True):
@@ -65,6 +72,34 @@ class Listing(SyncMessage, frozen=True, array_like=True, tag=True):
     entries: list[Entry]
     last: bool
     aside: bool
+
+
+class Want(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Target: the content of this file, which is missing here or may differ, too."""
+
+    tree: Small
+    directory_id: ObjectId
+    directory: Path
+    name: FileName
+    object_id: ObjectId
+    runs: list[Run] | None
+    """Blocks to compare; none: all."""
+
+
+class Content(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Source: what was wanted; the entry is made in the directory that was listed under this id."""
+
+    tree: Small
+    directory_id: ObjectId
+    entry: Entry
+
+
+class ListingsEnd(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Source: every directory has been listed."""
+
+
+class ListingsTaken(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Target: every listing was taken, every Want is sent."""
 
 
 class Have(SyncMessage, frozen=True, array_like=True, tag=True):
@@ -157,6 +192,8 @@ class ProofEnd(SyncMessage, frozen=True, array_like=True, tag=True):
     position: WirePosition
     objects: Number
     proven_bytes: Number
+    whole: bool = True
+    """Of all files, not only of those whose content was compared."""
 
 
 class Stopped(SyncMessage, frozen=True, array_like=True, tag=True):
@@ -170,6 +207,10 @@ class Stopped(SyncMessage, frozen=True, array_like=True, tag=True):
 AnySync = (
     Begin
     | Listing
+    | Want
+    | Content
+    | ListingsEnd
+    | ListingsTaken
     | Have
     | Hole
     | FileEnd
