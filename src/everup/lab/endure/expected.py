@@ -97,6 +97,12 @@ EXPECTED: tuple[Expected, ...] = (
         "while a server is shut down, or kills its database, systemd has no time for questions",
         *("shutdown", *_FILES_GO),
     ),
+    _say(
+        "everup-agent",
+        r"(StartUnits\(|units-failed: ).* is destructive ",
+        "systemd starts nothing any more while the server is shut down",
+        "shutdown-active",
+    ),
     # --- power
     _say(
         "everup-guard",
@@ -110,6 +116,18 @@ EXPECTED: tuple[Expected, ...] = (
         "everup-",
         r"No space left on device",
         "whoever cannot write says so, and goes on when there is room",
+        "full-disk",
+    ),
+    _say(
+        "postgres",
+        r"(ERROR|FATAL|PANIC):  .*No space left on device",
+        "so does the database, when the server with the full disk has become active meanwhile",
+        "full-disk",
+    ),
+    _say(
+        "everup-guard",
+        r"^everup-guard: (the journal goes on behind a gap|the journal could not be written)",
+        "a journal that had no room goes on when there is some; the passive compares the trees",
         "full-disk",
     ),
     _say(
