@@ -167,6 +167,19 @@ async def test_alerts_are_sent_from_memory_when_the_disk_is_full(tmp_path: Path)
     assert way.taken == [MESSAGE]
 
 
+async def test_alerts_go_on_when_the_disk_lets_a_message_neither_be_read_nor_removed(
+    tmp_path: Path,
+) -> None:
+    way = Way()
+    outbox = Outbox(tmp_path / "outbox", {"mail": way})
+    (tmp_path / "outbox/0000000000.mail.json").mkdir()  # reading and removing it are OSErrors
+    async with _running(outbox):
+        outbox.put(MESSAGE)
+        await _until(lambda: way.taken)
+        await _until(lambda: outbox.waiting("mail") == [])
+    assert way.taken == [MESSAGE]
+
+
 def test_alerts_that_nobody_wants_are_not_queued(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox", {"mail": Mailer(lambda: None)})
     outbox.put(MESSAGE)

@@ -54,6 +54,7 @@ class Outbox:
         self._news = {name: asyncio.Event() for name in ways}
         self._door = door
         self._unstored: dict[str, deque[Message]] = {n: deque(maxlen=UNSTORED_MAX) for n in ways}
+        self._done_with: set[str] = set()
         directory.mkdir(mode=0o700, exist_ok=True)
         self._number = max((_number(p) for p in directory.glob("*.json")), default=0)
 
@@ -71,7 +72,13 @@ class Outbox:
 
     def waiting(self, name: str) -> list[Path]:
         """Files of the messages that `name` still has to deliver, oldest first."""
-        return sorted(self._directory.glob(f"*.{name}.json"))
+        try:
+            found = sorted(self._directory.glob(f"*.{name}.json"))
+        except OSError as error:
+            # A disk that fails is no reason to fall silent: what is in memory still goes out.
+            log.error("the messages that wait cannot be listed: %s", error)
+            return []
+        return [path for path in found if path.name not in self._done_with]
 
     def _save(self, number: int, name: str, message: Message) -> None:
         path = self._directory / f"{number:010d}.{name}.json"
@@ -84,7 +91,7 @@ class Outbox:
             self._unstored[name].append(message)
         for old in self.waiting(name)[:-WAITING_MAX]:
             log.warning("too many messages wait for %s; the oldest is dropped", name)
-            old.unlink(missing_ok=True)
+            self._forget(old)
 
     async def _deliver(self, name: str) -> None:
         failures = 0
@@ -110,8 +117,16 @@ class Outbox:
             wanted = self._ways[name].wanted
             if message is not None and wanted and not await self._send(name, message):
                 return False
-            path.unlink(missing_ok=True)
+            self._forget(path)
         return True
+
+    def _forget(self, path: Path) -> None:
+        """Also when the disk does not let it go: nobody is told the same every minute."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("a message that is done with could not be removed: %s", error)
+            self._done_with.add(path.name)
 
     async def _send(self, name: str, message: Message) -> bool:
         try:
