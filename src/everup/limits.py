@@ -22,6 +22,15 @@ BATCH_AGE_MS = 15
 SEGMENT_BYTES = 64 << 20
 """A segment is followed by a new one when it has grown to this size."""
 
+STATE_FREE_BYTES_MIN = 32 << 20
+"""Journal and receive log leave this much of their disk to votes, seals and settings."""
+
+RESERVE_BYTES = 4 << 20
+"""Kept beside the votes and seals for the moment when somebody else has filled the disk."""
+
+DIVERGENCE_BYTES_MAX = 8 << 30
+"""All divergence bundles together; then a rejoin waits until a person has looked at them."""
+
 FRAME_BYTES_MAX = BATCH_BYTES_MAX + (64 << 10)
 """Largest frame on the wire: one batch and its header."""
 

@@ -23,19 +23,23 @@ from everup.journal.operation import Gap
 from everup.journal.record import HEADER_BYTES, Record
 from everup.journal.segment import SUFFIX
 from everup.journal.writer import Closed, JournalWriter, Recovered
-from everup.limits import BATCH_BYTES_MAX, SEGMENT_BYTES
+from everup.limits import (
+    BATCH_BYTES_MAX,
+    RESERVE_BYTES,
+    SEGMENT_BYTES,
+    STATE_FREE_BYTES_MIN,
+)
 from everup.model.position import ORIGIN, Position
 from everup.places import Places
-from everup.system.files import load_json, sync_directory
+from everup.system.files import keep_reserve, load_json, sync_directory
 
 OPEN_FREE_BYTES_MIN = 2 * SEGMENT_BYTES
 """Room that a gate needs to open, and a journal that was full to begin again."""
-FREE_BYTES_MIN = 32 << 20
-"""The journal leaves this much to the votes and seals that lie on the same disk."""
 QUOTA_MARGIN_BYTES = 2 * SEGMENT_BYTES
 """The replicator deletes what is over the quota every few seconds; only behind it comes the gap."""
 LOOK_EVERY_S = 0.25
 QUOTA_EVERY = 4
+RESERVE_EVERY = 40
 RETRY_S_MIN = 1.0
 RETRY_S_MAX = 30.0
 
@@ -183,6 +187,8 @@ class JournalCare:
             time.sleep(LOOK_EVERY_S)
             turn += 1
             try:
+                if turn % RESERVE_EVERY == 1:
+                    keep_reserve(self._places.state, RESERVE_BYTES)
                 if self._order.closing:
                     continue
                 if self._order.journal_state == "ok":
@@ -194,7 +200,7 @@ class JournalCare:
 
     def _look(self, *, check_quota: bool) -> None:
         free = self._free_bytes()
-        if free < FREE_BYTES_MIN:
+        if free < STATE_FREE_BYTES_MIN:
             self._order.fail_journal(
                 "full",
                 f"only {free >> 20} MiB are free where the journal lies, and the votes need them",

@@ -14,6 +14,7 @@ from stat import S_ISREG
 from typing import Any
 
 from everup.errors import Refused
+from everup.limits import DIVERGENCE_BYTES_MAX
 from everup.replicate.blocks import data_ranges, read_range, write_all
 from everup.replicate.lower import visible_xattrs
 from everup.replicate.suspects import Suspects
@@ -27,8 +28,15 @@ COPY_BYTES = 1 << 20
 class Divergence:
     """One bundle; its directory is made when the first object is kept."""
 
-    def __init__(self, root: Path, suspects: Suspects, door: Door = REAL_DOOR) -> None:
+    def __init__(
+        self,
+        root: Path,
+        suspects: Suspects,
+        door: Door = REAL_DOOR,
+        quota_bytes: int = DIVERGENCE_BYTES_MAX,
+    ) -> None:
         self._root = root
+        self._left_bytes = quota_bytes - _bytes_below(root)
         self._suspects = suspects
         self._door = door
         self._kept: set[tuple[int, bytes, bytes]] = set()
@@ -82,8 +90,16 @@ class Divergence:
             sync_directory(self.path, "divergence", self._door)
         return self.path
 
-    @staticmethod
-    def _check_room(bundle: Path, wanted: int) -> None:
+    def _check_room(self, bundle: Path, wanted: int) -> None:
+        self._left_bytes -= wanted
+        if self._left_bytes < 0:
+            raise Refused(
+                f"the bundles in {bundle.parent} have used up their quota, and what only this "
+                "server has must be kept before it is overwritten",
+                remedy="look at the bundles there and delete those that nobody needs; the sync "
+                "begins again by itself",
+                code="no-room-for-divergence",
+            )
         free = shutil.disk_usage(bundle).free
         if free < wanted + FREE_BYTES_MIN:
             raise Refused(
@@ -110,6 +126,18 @@ class Divergence:
                 os.fsdecode(name): value.hex() for name, value in visible_xattrs(descriptor).items()
             },
         }
+
+
+def _bytes_below(root: Path) -> int:
+    """Space that the files below take; what vanishes meanwhile takes none."""
+    used = 0
+    for directory, _, names in os.walk(root):
+        for name in names:
+            try:
+                used += os.lstat(os.path.join(directory, name)).st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return used
 
 
 def _copy(descriptor: int, path: Path, size: int, door_: Door) -> None:

@@ -5,6 +5,9 @@ the applier reads. Called by the target under its receive lock. A batch that doe
 where the log ends is refused, whatever its numbers say.
 """
 
+import errno
+import os
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,17 +17,22 @@ from everup.journal.reader import Batch, Cursor, chain
 from everup.journal.record import Operation, decode
 from everup.journal.recovery import examine, stranded_problem
 from everup.journal.segment import SegmentAppender, list_segments
+from everup.limits import STATE_FREE_BYTES_MIN
 from everup.model.position import Position
 from everup.system.files import REAL_DOOR, Door, sync_directory
 
 SEGMENT_BYTES = 16 << 20
 """Shorter than the journal's: what is applied is deleted soon, whole segments at a time."""
+LOOK_EVERY_SECONDS = 0.1
 
 
 class ReceiveLog:
     """Append-only; its owner orders the calls. Raises OSError from the disk."""
 
     def __init__(self, directory: Path, door: Door = REAL_DOOR) -> None:
+        self.quota_bytes = 0
+        """What is received and not applied yet may not be more; 0: no limit but the disk."""
+        self._room_at = 0.0
         self.directory = directory
         self._door = door
         self._file = SegmentAppender(directory, door, "append-receive")
@@ -74,12 +82,25 @@ class ReceiveLog:
         self._note_durable()
 
     def append(self, data: bytes, end: Position) -> None:
-        """Write a checked batch; it is durable after `sync`."""
+        """Write a checked batch; it is durable after `sync`. Raises OSError (ENOSPC, EDQUOT) also
+        while there would be room, but not enough for the votes and seals on the same disk."""
         assert self.end is not None
+        self._check_room()
         if self._file.offset >= SEGMENT_BYTES:
             self._file.begin(self.end.sequence + 1, self.end)
         self._file.append((data,))
         self.end = end
+
+    def _check_room(self) -> None:
+        now = time.monotonic()
+        if now < self._room_at:
+            return
+        status = os.statvfs(self.directory)
+        if status.f_bavail * status.f_frsize < STATE_FREE_BYTES_MIN:
+            raise OSError(errno.ENOSPC, "no room is left but for votes and seals")
+        if self.quota_bytes and self.bytes_held() > self.quota_bytes:
+            raise OSError(errno.EDQUOT, f"its quota of {self.quota_bytes >> 20} MiB is used up")
+        self._room_at = now + LOOK_EVERY_SECONDS
 
     def sync(self) -> Position:
         """Make everything appended durable; only then may it be acknowledged."""

@@ -5,6 +5,7 @@ source. One thread listens; one thread serves each connection. A peer that break
 its connection and nothing else. Owned by the process while this server is passive.
 """
 
+import errno
 import os
 import socket
 import ssl
@@ -41,6 +42,19 @@ DISK_RETRY_MS = 500
 LISTEN_RETRY_SECONDS = 0.5
 
 SyncServer = Callable[[Connection, TargetSession, Hello, list[Frame]], None]
+
+
+def receive_error(problem: OSError) -> EverupError:
+    """Why nothing can be received now, for the status of both sides."""
+    remedies = {
+        errno.ENOSPC: "free space below /var/lib/everup; receiving goes on by itself",
+        errno.EDQUOT: "everup status says why nothing is applied; or raise journal_quota_bytes",
+    }
+    return EverupError(
+        f"the receive log cannot be written: {problem.strerror}",
+        remedy=remedies.get(problem.errno or 0, "check the disk below /var/lib/everup"),
+        code="receive-no-space" if problem.errno in remedies else "receive-disk-error",
+    )
 
 
 class Receiver:
@@ -280,11 +294,7 @@ class Stream:
             except Corrupt as problem:
                 raise ProtocolError(problem.sentence, code=problem.code) from problem
             except OSError as problem:
-                target.receive_error = EverupError(
-                    f"the receive log cannot be written: {problem.strerror}",
-                    remedy="free space below /var/lib/everup; receiving goes on by itself",
-                    code="receive-no-space" if problem.errno == 28 else "receive-disk-error",
-                )
+                target.receive_error = receive_error(problem)
                 self._report()
                 self._owner._stopped.wait(DISK_RETRY_MS / 1000)
                 if self._owner.stopped or not target.is_current(self):

@@ -188,6 +188,7 @@ class Target:
             self._require_current(stream)
             check_epoch(epoch, self.seal_promise.epoch, self.source)
             before = self.log.end
+            self.log.quota_bytes = self._context.group.journal_quota_bytes
             try:
                 taken = self._append(epoch, batches)
                 durable = self.log.sync()

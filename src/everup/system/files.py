@@ -5,10 +5,14 @@ Called by every process that keeps state. Calls are labelled with the operation 
 so that a test can fail exactly one of them (`Door`).
 """
 
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+RESERVE_NAME = "reserve"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Door:
@@ -51,10 +55,22 @@ def save_bytes(
 ) -> None:
     """Replace `path` by `data`, durably: write beside, sync, rename, sync the directory.
 
+    On a full disk the reserve of that directory is given up for it (`keep_reserve`).
     Does not promise anything when the disk lies about a sync, and keeps no owner other than ours.
     Raises OSError; then the old content is still there.
     """
     beside = path.with_name(path.name + ".new")
+    try:
+        _write_beside(beside, data, operation, mode, door)
+    except OSError as problem:
+        if problem.errno not in _NO_SPACE or not _give_up_reserve(path.parent):
+            raise
+        _write_beside(beside, data, operation, mode, door)
+    door.replace(operation, beside, path)
+    sync_directory(path.parent, operation, door)
+
+
+def _write_beside(beside: Path, data: bytes, operation: str, mode: int, door: Door) -> None:
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         os.fchmod(descriptor, mode)
@@ -64,8 +80,37 @@ def save_bytes(
         door.fsync(operation, descriptor)
     finally:
         os.close(descriptor)
-    door.replace(operation, beside, path)
-    sync_directory(path.parent, operation, door)
+
+
+def keep_reserve(directory: Path, reserve_bytes: int) -> None:
+    """Have room set aside for small files in `directory`; called now and then. Raises OSError.
+
+    It is made again only when there is plenty, so that it does not take the very last space.
+    """
+    path = directory / RESERVE_NAME
+    if path.exists():
+        return
+    status = os.statvfs(directory)
+    if status.f_bavail * status.f_frsize < 4 * reserve_bytes:
+        return
+    beside = path.with_name(path.name + ".new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, reserve_bytes)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(beside, path)
+
+
+def _give_up_reserve(directory: Path) -> bool:
+    try:
+        (directory / RESERVE_NAME).unlink()
+    except OSError:
+        return False
+    # ext4 and XFS give the blocks back when the removal is on the disk.
+    sync_directory(directory)
+    return True
 
 
 def save_json(
