@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,15 @@ class GuardProcess:
     def lower(self, tree: int = 1) -> Path:
         return self.places.lower(tree)
 
-    def start(self) -> None:
-        environment = {**os.environ, "EVERUP_ROOT": str(self.base / "root")}
+    def start(
+        self, more: Mapping[str, str] | None = None, before: Callable[[], None] | None = None
+    ) -> None:
+        environment = {**os.environ, "EVERUP_ROOT": str(self.base / "root"), **(more or {})}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                self._command, env=environment, stdout=log, stderr=log, close_fds=before is None,
+                preexec_fn=before,
+            )  # fmt: skip
         self.wait_served()
 
     def wait_served(self) -> dict[str, Any]:

@@ -123,6 +123,11 @@ class Plan:
             _STEP.pack_into(self._page, _STEPS_AT * number, passes, step.encode())
         self._page[0] = len(steps)
 
+    def hang(self, opcode: int, step: str) -> None:
+        """The next request with this opcode waits at a step for ever, for a lock that none has."""
+        self.arm(opcode, (step, 0))
+        self._page[1] = 1
+
     def disarm(self) -> None:
         self._page[0] = 0
 
@@ -138,6 +143,11 @@ class Plan:
 
     def die(self) -> None:
         self._page[0] -= 1
+        if self._page[1]:
+            self._page[1] = 0
+            lock = threading.Lock()
+            lock.acquire()
+            lock.acquire()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -220,7 +230,20 @@ def _hold(plan: str) -> int:
     return Holder((sys.executable, os.path.abspath(__file__), "worker", plan)).run()
 
 
+def broken_mark(plan: Path) -> Path:
+    """While this file exists, the product's code does not start."""
+    return plan.with_name("broken")
+
+
+def _hold_as_service(plan: str) -> int:
+    """As systemd starts it: what it kept is at descriptors 3 and following, and for this pid."""
+    os.environ["LISTEN_PID"] = str(os.getpid())
+    os.execv(sys.executable, (sys.executable, os.path.abspath(__file__), "holder", plan))
+
+
 def _work(plan: str) -> int:
+    if broken_mark(Path(plan)).exists():
+        return 3
     import everup.capture.worker as worker
 
     product = os.path.dirname(os.path.dirname(worker.__file__ or ""))
@@ -229,5 +252,7 @@ def _work(plan: str) -> int:
 
 
 if __name__ == "__main__":
-    roles: dict[str, Callable[[str], int]] = {"holder": _hold, "worker": _work}
+    roles: dict[str, Callable[[str], int]] = {
+        "holder": _hold, "service": _hold_as_service, "worker": _work,
+    }  # fmt: skip
     raise SystemExit(roles[sys.argv[1]](sys.argv[2]))

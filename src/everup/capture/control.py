@@ -70,9 +70,14 @@ class Control:
             "must_acknowledge": list(policy.must_acknowledge),
             "waiting_fsyncs": sum(session.waiting for session in guard.sessions.values()),
             "resend": bool(features) and all(value & HAS_RESEND for value in features),
-            "worker": {"pid": os.getpid(), "restarts": guard.keeping.restarts},
+            "worker": self._worker(),
             "late_answers": order.late_answers,
         }
+
+    def _worker(self) -> Reply:
+        """How often it was replaced since the holder began, and why the last time."""
+        keeping = self._guard.keeping
+        return {"pid": os.getpid(), "restarts": keeping.restarts, "reason": keeping.reason}
 
     def _trees(self) -> list[Reply]:
         guard = self._guard

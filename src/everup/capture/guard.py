@@ -402,6 +402,10 @@ class Guard:
             if self.sessions:
                 self._save_state()
 
+    def in_work(self) -> list[tuple[int, int]]:
+        """See the session's."""
+        return [work for session in list(self.sessions.values()) for work in session.in_work()]
+
     def _acknowledged(self, up_to: int) -> None:
         for session in list(self.sessions.values()):
             session.acknowledged(up_to)

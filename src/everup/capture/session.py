@@ -391,6 +391,11 @@ class Session:
     def waiting(self) -> int:
         return len(self._parked)
 
+    def in_work(self) -> list[tuple[int, int]]:
+        """(kernel's id of the thread, unique) of every request that a thread is at."""
+        pairs = zip(self._threads, self.requests, strict=False)
+        return [(t.native_id or 0, r.unique) for t, r in pairs if r.slot.used]
+
     @property
     def open_requests(self) -> int:
         return sum(1 for request in self.requests if request.slot.used) + len(self._parked)
