@@ -54,9 +54,10 @@ def passive(tmp_path: Path, source: StandInGuard) -> Iterator[Passive]:
 
 
 NUMBERS = count()
+LONGER = int(os.environ.get("EVERUP_LONGER", "1"))
 
 
-@settings(max_examples=30, deadline=None, print_blob=True)
+@settings(max_examples=25 * LONGER, deadline=None, print_blob=True)
 @given(
     seed=st.integers(0, 1 << 30),
     steps=st.integers(1, 80),

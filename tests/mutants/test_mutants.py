@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -41,8 +42,10 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("workshop"))
+def workshop() -> Iterator[Workshop]:
+    # A short path: sockets below it have names of at most 107 bytes.
+    with TemporaryDirectory(prefix="ev") as base:
+        yield Workshop(Path(base))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.damaging import FUZZED, damaged, survives
+from tests.unit.damaging import DEEP, FUZZED, damaged, survives
 
 from everup.errors import Corrupt
 from everup.journal import operation as op
@@ -20,6 +20,7 @@ from everup.replicate.receivelog import Checked
 
 OBJECT, OTHER = bytes(range(16)), bytes(range(1, 17))
 EPOCH = op.Epoch(1, ORIGIN, "primary", "boot", "test")
+GAP = op.Gap(ORIGIN, 7, "0a1b", "primary", "no space")
 ARGUMENTS = {
     Operation.CREATE: op.encode_create(op.Create(OTHER, 0o100644, 1, 2, 0, b"name", b"a/b")),
     Operation.ORPHAN: op.encode_orphan(op.Orphan(0o600, 1, 2)),
@@ -95,9 +96,16 @@ def test_arguments(operation: int, arguments: bytes) -> None:
 
 
 @FUZZED
-@given(damaged([EPOCH.to_payload()]))
-def test_the_beginning_of_an_epoch(payload: bytes) -> None:
+@given(damaged([EPOCH.to_payload(), GAP.to_payload()]))
+def test_payloads_of_marks(payload: bytes) -> None:
     survives(lambda: op.Epoch.from_payload(payload), Corrupt)
+    survives(lambda: op.Gap.from_payload(payload), Corrupt)
+
+
+@pytest.mark.parametrize("payload", DEEP)
+def test_a_deep_payload(payload: bytes) -> None:
+    for kind in (op.Epoch, op.Gap):
+        assert isinstance(survives(lambda kind=kind: kind.from_payload(payload), Corrupt), Corrupt)
 
 
 VALUES = (
