@@ -12,8 +12,8 @@ from everup.lab.endure.run import Wishes, run_endure
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
-# Quick ones: power cuts in a switchover and with a full disk, a stale server, a shutdown, kills.
-SEED = 11328
+# Two faults at once, a power cut within a switchover, a shutdown, a kill, a long freeze.
+SEED = 15190
 ROUNDS = 5
 
 

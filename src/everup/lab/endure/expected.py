@@ -120,7 +120,7 @@ EXPECTED: tuple[Expected, ...] = (
     ),
     _say(
         "postgres",
-        r"(ERROR|FATAL|PANIC):  .*No space left on device",
+        r"(ERROR|FATAL|PANIC):  .*(No space left on device|could not write init file)",
         "so does the database, when the server with the full disk has become active meanwhile",
         "full-disk",
     ),
