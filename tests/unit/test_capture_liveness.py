@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from everup.capture.pulse import StuckFor, waits_for_lock
 from everup.capture.liveness import SILENT_S, STUCK_S, TICK_S, Judge, Threads, threads_of
+from everup.capture.pulse import StuckFor, waits_for_lock
 
 IDLE = Threads("SSSS", 1.0)
 

@@ -177,7 +177,9 @@ class Holder:
         if self._renewing and self._spare is not None and self._spare.standing:
             self.reason, self._renewing = "a new version took over", False
         self.restarts += 1
-        print(f"everup-guard: {self.reason}; it is replaced", file=sys.stderr, flush=True)
+        print(
+            f"everup-guard: worker ended ({code}), starting it again", file=sys.stderr, flush=True
+        )
         self._wait_if_it_keeps_dying()
         if self.stopping:
             raise SystemExit(self._leave())
