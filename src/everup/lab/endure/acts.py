@@ -21,7 +21,7 @@ _UNITS = {
     "console": "everup-console",
 }
 _DATA_UNITS = tuple(_UNITS.values())
-_WITNESS_UNIT = "everup-witness"
+_WITNESS_UNITS = ["everup-witness", "everup-witness-api"]
 _TAKEOVER_S = 12.0
 _SHUTDOWN_S = 60.0
 _HEARD_AGAIN_S = 40.0
@@ -171,7 +171,7 @@ class Acts:
 
     def kill_witness(self, cast: Cast, values: Values) -> None:
         for gap in values["gaps_s"]:
-            self._kill_units(cast.witness, [_WITNESS_UNIT])
+            self._kill_units(cast.witness, _WITNESS_UNITS)
             time.sleep(gap)
 
     def _kill(self, name: str, values: Values) -> None:

@@ -27,6 +27,7 @@ PROCESSES = (
 )
 LINKS = (
     "channel",
+    "public",
     "management",
     "active:channel",
     "active:public",

@@ -22,7 +22,7 @@ def tell(plan: Plan, cast: Cast) -> str:
     if kind in ("freeze-active", "freeze-passive"):
         return f"{subject} stands still for {values['freeze_s']:.1f} s"
     if kind.startswith("kill"):
-        what = ", ".join(values.get("processes", ["its keeper"] * len(values["gaps_s"])))
+        what = ", ".join(values.get("processes", ["everything"] * len(values["gaps_s"])))
         return f"kill -9 on {subject}: {what}"
     if kind.startswith("isolate"):
         return f"{subject} is cut off{_way(values['one_way'])} for {values['cut_s']:.1f} s"
