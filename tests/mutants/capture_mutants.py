@@ -1,6 +1,6 @@
 """Mistakes in the way from an application's request to a closed batch of the journal."""
 
-from mutating import Mutant
+from tests.mutants.mutating import Mutant
 
 ORDER = "tests/fuse/test_property_order.py::"
 STEPS = "tests/fuse/test_property_capture.py::"
@@ -19,9 +19,9 @@ CAPTURE = (
     Mutant(
         "answered_before_the_record",
         "capture/changing.py",
-        "        written = os.pwrite(hot.descriptor, data, offset)\n",
-        "        written = os.pwrite(hot.descriptor, data, offset)\n"
-        "        request.session.answer(unique, protocol.WRITE_OUT.pack(written))\n",
+        "        if written != len(data):\n            data = data[:written]\n        with",
+        "        if written != len(data):\n            data = data[:written]\n"
+        "        request.session.answer(unique, protocol.WRITE_OUT.pack(written))\n        with",
         f"{ORDER}test_nothing_is_answered_before_its_record",
     ),
     Mutant(

@@ -1,6 +1,6 @@
 """Mistakes in the way from a closed batch to an equal tree on another server."""
 
-from mutating import Mutant
+from tests.mutants.mutating import Mutant
 
 ALONE = "tests/contract/test_property_applier.py::"
 PROOF = "tests/contract/test_property_proof.py::"

@@ -11,12 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from capture_mutants import CAPTURE
-from mutating import FAILED, PASSED, Mutant, Outcome, Workshop, environment_of
-from replicate_mutants import REPLICATE
+from tests.mutants.capture_mutants import CAPTURE
+from tests.mutants.mutating import FAILED, PASSED, Mutant, Outcome, Workshop, environment_of
+from tests.mutants.replicate_mutants import REPLICATE
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 ALL = (*CAPTURE, *REPLICATE)
