@@ -85,6 +85,10 @@ class Context:
     def proven_path(self) -> Path:
         return self.places.state / "proven.json"
 
+    def path_of(self, tree_id: int) -> str:
+        """The protected directory, as people know it."""
+        return next((t.path for t in self.group.protect if t.id == tree_id), f"tree {tree_id}")
+
     def servers(self) -> frozenset[str]:
         """Names of the servers that hold data."""
         return frozenset(member.name for member in self.group.servers)

@@ -5,8 +5,9 @@ role is not stored here: after a restart the process is idle until the agent say
 to be, but a seal (the promise of an epoch) is durable and holds at once.
 """
 
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from everup.config.load import load_group
@@ -14,12 +15,14 @@ from everup.errors import BadInput, Refused
 from everup.model.position import Position
 from everup.places import PEER_STREAM_PORT
 from everup.replicate.context import Context
+from everup.replicate.link import PeerLink
 from everup.replicate.receivelog import ReceiveLog
 from everup.replicate.receiving import Receiver
 from everup.replicate.seal import Seal
 from everup.replicate.source import Peer, Source
 from everup.replicate.synctarget import SyncTarget
 from everup.replicate.treestate import load_tree_state
+from everup.replicate.verifying import Verifying
 from everup.system.files import load_json
 from everup.wire.local import Reply, Stream
 
@@ -38,6 +41,7 @@ class Replicator:
         self._receiver: Receiver | None = None
         self._sync: SyncTarget | None = None
         self._source: Source | None = None
+        self._verifying = Verifying(context, self._links)
         self._verbs: dict[str, Callable[[dict[str, Any]], Reply]] = {
             "status": self._status,
             "source": self._become_source,
@@ -47,6 +51,8 @@ class Replicator:
             "stop": self._stop_role,
             "reload": self._reload,
             "allow_removals": self._allow_removals,
+            "compare": self._compare,
+            "verify": self._verify,
         }
 
     def handle(self, verb: str, arguments: dict[str, Any]) -> Reply | Stream:
@@ -67,6 +73,7 @@ class Replicator:
 
     def _to_idle(self) -> None:
         if self._source is not None:
+            self._verifying.stop()
             self._source.stop()
             self._source = None
         if self._receiver is not None:
@@ -164,6 +171,31 @@ class Replicator:
         self._sync.allow_removals()
         return {}
 
+    def _compare(self, arguments: dict[str, Any]) -> Reply:
+        """Compare every peer's trees with ours now, and repair what is different."""
+        del arguments
+        for link in self._links():
+            link.compare()
+        return {}
+
+    def _verify(self, arguments: dict[str, Any]) -> Reply:
+        """`trees`: {id: path below it}, all of them when absent; `gentle`: nobody waits for it."""
+        named = arguments.get("trees")
+        whole = {tree.id: b"" for tree in self._context.group.protect}
+        if named is not None:
+            whole = {int(tree): os.fsencode(str(path)) for tree, path in named.items()}
+        self._links()
+        return {"number": self._verifying.start(whole, gentle=bool(arguments.get("gentle")))}
+
+    def _links(self) -> Sequence[PeerLink]:
+        """Raises Refused when this server is not the source."""
+        source = self._source
+        if source is None:
+            raise Refused(
+                "this server is not active", remedy="ask the active one", code="not-source"
+            )
+        return source.links
+
     # status
 
     def _status(self, arguments: dict[str, Any]) -> Reply:
@@ -187,6 +219,7 @@ class Replicator:
         if source is not None:
             value["peers"] = source.status()
             value["in_sync"] = value["consistent"] = True
+            value["verify"] = self._verifying.status()
             value["sync"] = next((p["sync"] for p in value["peers"] if p["sync"]), value["sync"])
         return value
 

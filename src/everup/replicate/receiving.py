@@ -19,9 +19,11 @@ from everup.replicate.context import Context
 from everup.replicate.rejoin import possible_bases
 from everup.replicate.seal import Seal
 from everup.replicate.target import Target
+from everup.replicate.verifytarget import VerifyTarget
 from everup.wire.frames import BatchFrame, Frame
 from everup.wire.messages import (
     CHANNEL_SYNC,
+    CHANNEL_VERIFY,
     Hello,
     SourceState,
     Start,
@@ -74,6 +76,7 @@ class Receiver:
         self._threads: list[threading.Thread] = []
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.target = Target(context, seal, self.wake)
+        self._verify = VerifyTarget(self.target, self._stopped.is_set)
         self.on_start: Callable[[Start, Stream], None] | None = None
 
     def start(self) -> None:
@@ -166,6 +169,9 @@ class Receiver:
         if hello.channel == CHANNEL_SYNC:
             self._serve_sync(connection, session, hello, rest)
             return
+        if hello.channel == CHANNEL_VERIFY:
+            self._verify.serve(connection, rest)
+            return
         stream = Stream(self, connection, session, hello)
         self.target.take_over_stream(stream, hello.epoch, hello.server)
         try:
@@ -240,6 +246,7 @@ class Stream:
                     tree_state=target.tree_state,
                     position=wire_or_none(target.position),
                     missing_trees=self._owner.missing_trees(self.hello.trees),
+                    all_applied=target.all_applied,
                     unproven=target.unproven,
                     bases=self._owner.bases(self.hello),
                 )
