@@ -69,7 +69,9 @@ class Passive:
         status = like.root.stat()
         os.utime(self.lower, ns=(status.st_atime_ns, status.st_mtime_ns))
         save_tree_state(self.places.tree, TreeState(AT, ORIGIN))
-        self.context = Context(self.places, "beta", load_group(self.places.group_settings), door=door)
+        self.context = Context(
+            self.places, "beta", load_group(self.places.group_settings), door=door
+        )
         self.stream = object()
         self.target = self._made()
         self.target.log.open()

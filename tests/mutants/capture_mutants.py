@@ -173,4 +173,11 @@ CAPTURE = (
         "        self._file.open_at(path, path.stat().st_size)\n",
         "tests/unit/test_fuzz_journal.py::test_a_torn_tail_is_written_over",
     ),
+    Mutant(
+        "mark_before_the_trees_are_on_the_disk",
+        "capture/checkpoints.py",
+        "                sync_filesystem(descriptor)\n",
+        "                pass\n",
+        "tests/fuse/test_fuse_checkpoints.py::test_what_was_written_before_the_mark_survives",
+    ),
 )

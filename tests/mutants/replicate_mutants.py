@@ -186,4 +186,19 @@ REPLICATE = (
         "    if position.epoch < 0:\n",
         "tests/unit/test_replicate_decisions.py::test_every_case_has_its_sentence",
     ),
+    Mutant(
+        "doubtful_content_not_compared",
+        "replicate/rejoin.py",
+        "        return self.scope.runs(tree, object_id)\n",
+        "        return []\n",
+        "tests/contract/test_replicate_rejoin.py"
+        "::test_only_what_the_disk_may_have_lost_is_compared",
+    ),
+    Mutant(
+        "records_behind_the_mark_forgotten",
+        "journal/activity.py",
+        "        for record in end.loose:\n",
+        "        for record in end.loose[:0]:\n",
+        "tests/unit/test_activity.py::test_what_lies_behind_the_mark_is_doubtful",
+    ),
 )
