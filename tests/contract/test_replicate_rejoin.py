@@ -2,6 +2,7 @@
 tree lies on a real disk whose power is cut, everything else of it stays. Names, attributes and all
 content must be equal afterwards, and what was written long before is never read."""
 
+import json
 import os
 import sys
 import time
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "fuse"))
 
 from cutting import SmallDisk
-from replicating import differences
+from replicating import differences, wait_for
 from standin_guard import StandInGuard
 from test_replicate_pair import Pair
 from test_replicate_roles import promote_beta, wait_back
@@ -57,11 +58,8 @@ class Rejoin(Pair):
         """What the guard does every 30 s."""
         now = wall_ns()
         position = self.guard.end_batch()
-        self.disk_sync()
-        save_mark(self.alpha.places.state, Mark(position, now))
-
-    def disk_sync(self) -> None:
         os.sync()
+        save_mark(self.alpha.places.state, Mark(position, now))
 
     def age(self) -> None:
         """Until what was changed before is older than the margin."""
@@ -94,12 +92,20 @@ class Rejoin(Pair):
         self.disk.unmount()
         self.disk.mount()
 
-    def rejoin(self, epoch: int = 2) -> dict[str, Any]:
+    def rejoin(self) -> dict[str, Any]:
         """beta is active, writes, and alpha comes back; the finished sync."""
-        self.other = promote_beta(self, epoch)
+        self.promote()
+        return self.come_back()
+
+    def promote(self) -> StandInGuard:
+        self.other = promote_beta(self, 2)
         self.other.write("large", 40 * BLOCK_BYTES, b"the new active goes on")
         self.other.create("newest")
         self.other.write("newest", 0, b"written on the new active")
+        return self.other
+
+    def come_back(self) -> dict[str, Any]:
+        assert self.other is not None
         self.alpha.start()
         self.alpha.call("target")
         wait_back(self, self.other)
@@ -120,9 +126,73 @@ def pair(tmp_path: Path) -> Iterator[Rejoin]:
         made.fill()
         made.start()
         made.wait_in_sync()
+        os.sync()
         yield made
     finally:
         made.stop()
+
+
+def test_what_nobody_received_is_kept_and_undone(pair: Rejoin) -> None:
+    """The pair was cut before the power went: names and content that only alpha has."""
+    pair.mark()
+    pair.age()
+    pair.settle()
+    pair.alpha.kill()
+    guard = pair.guard
+    guard.write("large", 9 * BLOCK_BYTES, b"only alpha wrote this")
+    guard.create("lonely", 0o040755)
+    guard.create("lonely/file")
+    guard.write("lonely/file", 0, b"lonely content")
+    guard.rename("old/file3", "two/file3")
+    guard.unlink("old/file4")
+    guard.end_batch()
+    os.sync()
+    sync = pair.rejoin()
+    assert sync["narrow"], sync
+    (bundle,) = pair.alpha.places.divergence.iterdir()
+    kept = {
+        entry["path"] for entry in json.loads((bundle / "manifest.json").read_text())["objects"]
+    }
+    assert {"large", "lonely", "lonely/file"} <= kept
+
+
+def test_a_copy_that_is_broken_off_goes_on_narrowed(pair: Rejoin) -> None:
+    pair.mark()
+    pair.age()
+    pair.write_hot()
+    pair.settle()
+    pair.cut_power()
+    other = pair.promote()
+    for delay in (0.0, 0.05, 0.2):
+        pair.alpha.start()
+        pair.alpha.call("target")
+        wait_for(lambda: pair.alpha.call("status")["sync"]["state"] != "none", 20)
+        time.sleep(delay)
+        pair.alpha.kill()
+    other.write("large", 70 * BLOCK_BYTES, b"meanwhile")
+    sync = pair.come_back()
+    assert sync["state"] == "none" or sync["narrow"] or sync["compared_bytes"] == 0, sync
+
+
+def test_without_a_mark_everything_is_compared(pair: Rejoin) -> None:
+    pair.write_hot()
+    pair.settle()
+    pair.cut_power()
+    sync = pair.rejoin()
+    assert not sync["narrow"] and sync["compared_bytes"] > LARGE_BYTES
+
+
+def test_control_a_mark_that_was_not_true_is_seen(pair: Rejoin) -> None:
+    """The mark is saved although nothing was synced: what the disk lost is not compared then."""
+    pair.mark()
+    pair.age()
+    pair.guard.write("large", 5 * BLOCK_BYTES + 77, b"changed in the middle")
+    save_mark(pair.alpha.places.state, Mark(pair.guard.end_batch(), wall_ns()))
+    pair.settle()
+    pair.cut_power()
+    pair.promote()
+    with pytest.raises(AssertionError, match="large"):
+        pair.come_back()
 
 
 def test_only_what_the_disk_may_have_lost_is_compared(pair: Rejoin) -> None:

@@ -49,6 +49,9 @@ class Scope:
     def __len__(self) -> int:
         return len(self._objects)
 
+    def objects(self) -> Iterable[tuple[int, bytes]]:
+        return self._objects.keys()
+
     def __contains__(self, key: tuple[int, bytes]) -> bool:
         return key in self._objects
 

@@ -154,7 +154,7 @@ class Target:
     def unproven(self) -> bool:
         return self._context.unproven_path.exists()
 
-    def note_proven(self, value: dict[str, Any], *, whole: bool) -> None:
+    def note_proven(self, value: dict[str, Any], *, whole: bool = True) -> None:
         """The trees are equal to the source's, each object at a common position; not `whole`: as
         far as their content was doubtful, on top of what was proven before."""
         if not whole:
