@@ -1,8 +1,9 @@
-"""Listen to what keeper and replicator report, and wake the control loop for it.
+"""Listen to what keeper, replicator and guard report, and wake the control loop for it.
 
 What enters: their event streams. What leaves: turns, and events for people where something happened
-that a turn does not see (a divergence was saved, a resync ended). Called by the service. A stream
-that ends is opened again; what was missed meanwhile is seen by the ordinary turns.
+that a turn does not see (a divergence was saved, a resync ended, a tree was written behind its
+mount). Called by the service. A stream that ends is opened again; what was missed meanwhile is seen
+by the ordinary turns.
 """
 
 import asyncio
@@ -34,6 +35,7 @@ class Feeds:
         await asyncio.gather(
             self._listen(self._parts.keeper, speaks=False),
             self._listen(self._parts.replicator, speaks=True),
+            self._listen(self._parts.guard, speaks=True),
         )
 
     async def _listen(self, client: ControlClient, *, speaks: bool) -> None:

@@ -5,12 +5,14 @@ ends. Called by the worker's control server; see `Guard` for what they do.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from everup.capture import gate
+from everup.capture.behind import load_behind, news
 from everup.capture.gate import ArmedTree
 from everup.capture.guard import Guard, OpenRequest
 from everup.capture.order import Policy
@@ -22,6 +24,7 @@ from everup.model.position import position_or_none
 from everup.wire.local import Reply, Stream
 
 FOLLOW_IDLE_S = 5.0
+EVENTS_STEP_S = 1.0
 
 
 class Control:
@@ -38,6 +41,7 @@ class Control:
             "policy": self._policy,
             "acknowledged": self._acknowledged,
             "follow": self._follow,
+            "subscribe": self._subscribe,
             "release_segments": self._release_segments,
         }
 
@@ -72,6 +76,7 @@ class Control:
             "resend": bool(features) and all(value & HAS_RESEND for value in features),
             "worker": self._worker(),
             "late_answers": order.late_answers,
+            "behind": load_behind(guard.memory),
         }
 
     def _worker(self) -> Reply:
@@ -168,6 +173,26 @@ class Control:
             else:
                 # Nothing new: a line now and then finds out that nobody listens any more.
                 yield {"idle": True, "journal": order.journal_state}
+
+    def _subscribe(self, _: dict[str, Any]) -> Stream:
+        return Stream(self._events())
+
+    def _events(self) -> Iterator[Reply]:
+        """What people should hear of, and a line now and then."""
+        memory = self._guard.memory
+        told = load_behind(memory)
+        quiet_s = 0.0
+        while True:
+            time.sleep(EVENTS_STEP_S)
+            quiet_s += EVENTS_STEP_S
+            now = load_behind(memory)
+            sentence = news(told, now)
+            told = now
+            if sentence:
+                yield {"event": "written-behind", "severity": "warning", "sentence": sentence}
+            elif quiet_s >= FOLLOW_IDLE_S:
+                quiet_s = 0.0
+                yield {"event": "alive"}
 
     def _release_segments(self, arguments: dict[str, Any]) -> Reply:
         """Delete segments that hold nothing behind `up_to_sequence`; the newest one stays."""

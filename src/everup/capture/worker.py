@@ -16,6 +16,7 @@ from everup.capture import pulse
 from everup.capture.control import Control
 from everup.capture.guard import Guard
 from everup.capture.keeping import Keeping
+from everup.capture.watching import watch_behind
 from everup.places import Places
 from everup.system.capabilities import SYS_RESOURCE, give_up
 from everup.system.kernelcalls import be_io_flusher, die_with_parent, keep_in_memory
@@ -74,6 +75,7 @@ def main() -> int:
     guard.start()
     server = LocalServer(places.guard_socket, Control(guard).handle)
     server.start()
+    watch_behind(guard.memory)
     keeping.ready()
     stop.wait()
     server.stop()
