@@ -17,6 +17,7 @@ from everup.agent.membership.tokens import Token
 from everup.agent.state_store import StateStore
 from everup.config.load import ConfigInvalid, parse_group, parse_server
 from everup.errors import BadInput, Corrupt, ProtocolError
+from everup.journal.activity import Mark, load_mark
 from everup.journal.history import load_history
 from everup.keeper.messages import Beat, Request, decode, encode
 from everup.keeper.record import Known, Record
@@ -74,8 +75,12 @@ TREES = [
     json.dumps(TreeState(AT, HERE).to_json()).encode(),
     json.dumps(TreeState("syncing", begin=HERE, until=HERE).to_json()).encode(),
 ]
-SUSPECTS = b'{"was_open":true,"fork":null,"objects":[[1,"000102030405060708090a0b0c0d0e0f"]]}'
+SUSPECTS = (
+    b'{"was_open":true,"open_epoch":0,"fork":null,'
+    b'"objects":[[1,"000102030405060708090a0b0c0d0e0f"]]}'
+)
 HISTORY = json.dumps([{"epoch": 1, "parent": ORIGIN.to_json(), "server": "primary"}]).encode()
+ACTIVITY = json.dumps({"version": 1, "position": HERE.to_json(), "wall_ns": 5}).encode()
 VOTE = VoteState(7, "primary", 10**9, Known(RECORD, RECORD, "primary"), 0)
 VOTE_FILE = json.dumps(
     {"format": 1, "server": "primary", "boots": 5, "boot_id": BOOT.hex(), "state": VOTE.to_json()}
@@ -125,6 +130,15 @@ def test_seal_json(places: Places, data: bytes) -> None:
     path.write_bytes(data)
     found = survives(lambda: Seal(path), ValueError, KeyError, TypeError)
     assert not isinstance(found, Seal) or found.epoch == json.loads(data)["epoch"]
+
+
+@FUZZED
+@given(data=damaged([ACTIVITY, *DEEP]) | replaced([ACTIVITY]))
+def test_activity_json(places: Places, data: bytes) -> None:
+    """What is not understood is no mark: then everything counts as hot."""
+    (places.state / "activity.json").write_bytes(data)
+    found = survives(lambda: load_mark(places.state))
+    assert found is None or isinstance(found, Mark)
 
 
 @FUZZED
@@ -251,6 +265,8 @@ def test_what_is_saved_is_what_these_tests_damage(places: Places) -> None:
     assert load_tree_state(places.tree) == TreeState(AT, HERE)
     save_suspects(places.state, Suspects({(1, OBJECT)}, was_open=True))
     assert json.loads((places.state / "suspects.json").read_bytes()) == json.loads(SUSPECTS)
+    (places.state / "activity.json").write_bytes(ACTIVITY)
+    assert load_mark(places.state) == Mark(HERE, 5)
     places.vote.write_bytes(VOTE_FILE)
     assert VoteFile(places, "primary", BOOT).begin().state == VOTE
     assert Token.decode(TOKEN.encode()) == TOKEN

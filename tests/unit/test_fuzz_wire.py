@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -48,6 +49,7 @@ from everup.wire.session import SourceSession, TargetSession
 HERE = WirePosition.of(ORIGIN)
 OBJECT = bytes(range(16))
 ATTRIBUTES = sync.Attributes(0o100644, 1, 2, -3, 0, {b"user.a": b"b"})
+ENTRY = sync.Entry(b"name", OBJECT, ATTRIBUTES, 1, 5, 0, b"small")
 MESSAGES: list[msgspec.Struct] = [
     Hello(
         versions=(1,), group_id="cd" * 16, server="alpha", channel="stream", epoch=3,
@@ -64,13 +66,15 @@ SYNC_MESSAGES: list[sync.AnySync] = [
     sync.Begin((1,), 5, 6),
     sync.Listing(
         1, b"a/b", OBJECT, ATTRIBUTES,
-        [sync.Entry(b"name", OBJECT, ATTRIBUTES, 1, 5, 0, b"small")], True, False,
+        [ENTRY], True, False,
     ),
     sync.Have(1, 0, bytes(32), True), sync.Hole(1, 0, 5), sync.FileEnd(1, 5, -6, False),
     sync.CopyEnd(HERE, HERE), sync.CopyEnded(5), sync.Hold(True), sync.Held(None),
     sync.Prove([sync.ProofItem(1, b"a", OBJECT, 5, True, OBJECT, [1, 2], bytes(32))]),
     sync.Proved([sync.Failure(1, True, [1])]), sync.ProofEnd(HERE, 1, 2),
-    sync.Stopped("code", "sentence", "remedy"),
+    sync.Stopped("code", "sentence", "remedy"), sync.ListingsEnd(), sync.ListingsTaken(),
+    sync.Want(1, OBJECT, b"a/b", b"name", OBJECT, [(0, 5), (9, 1)]),
+    sync.Content(1, OBJECT, ENTRY),
 ]  # fmt: skip
 PACKED = [pack(message) for message in MESSAGES]
 SYNC_PACKED = [sync.pack_sync(message) for message in SYNC_MESSAGES]
@@ -136,6 +140,11 @@ def test_a_length_that_is_too_large_is_refused_before_anything_is_held(kind: Kin
 @given(st.sampled_from([type(message) for message in MESSAGES]), damaged(PACKED))
 def test_messages(kind: type[msgspec.Struct], payload: bytes) -> None:
     survives(lambda: unpack(payload, kind), ProtocolError)
+
+
+def test_every_sync_message_is_among_them() -> None:
+    assert {type(message) for message in SYNC_MESSAGES} == set(get_args(sync.AnySync))
+    assert [sync.unpack_sync(data) for data in SYNC_PACKED] == SYNC_MESSAGES
 
 
 @FUZZED

@@ -8,6 +8,7 @@ so that a test can fail exactly one of them (`Door`).
 import errno
 import json
 import os
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,14 @@ def load_json(path: Path) -> Any | None:
     except FileNotFoundError:
         return None
     try:
-        return json.loads(data)
+        return json.loads(data, parse_float=_finite, parse_constant=_finite)
     except RecursionError as error:
         raise ValueError(f"{path.name} is nested too deep") from error
+
+
+def _finite(text: str) -> float:
+    """No state has an infinite number; `int` of one would not even be a ValueError."""
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(f"{text} is not a number")
+    return value
