@@ -146,7 +146,7 @@ EXPECTED: tuple[Expected, ...] = (
     # --- killed processes
     _say(
         "everup-guard",
-        r"^everup-guard: worker ended \(-9\), starting it again",
+        r"^everup-guard: (the )?worker ended (with -9; it is replaced|\(-9\), starting it again)",
         "the holder replaces a killed worker",
         "kill",
     ),
