@@ -118,6 +118,12 @@ class Target:
         return self.log.durable if self.applier is not None else None
 
     @property
+    def all_applied(self) -> bool:
+        """The trees hold everything that was received, which a copy would forget."""
+        applier = self.applier
+        return applier is not None and applier.consistent and applier.applied == self.log.durable
+
+    @property
     def tree_state(self) -> str:
         if self.applier is not None:
             return AT

@@ -87,6 +87,8 @@ class Welcome(Message, frozen=True, kw_only=True):
     """Last durably received position from which the target can go on; none needs a resync."""
     missing_trees: Annotated[tuple[Number, ...], msgspec.Meta(max_length=1024)] = ()
     """Those of the source's trees that were never copied to the target."""
+    all_applied: bool = False
+    """The trees hold everything up to `position`."""
     unproven: bool = False
     """The last copy is complete, but has not been proven equal yet."""
     bases: Annotated[tuple[WirePosition, ...], msgspec.Meta(max_length=1024)] = ()
@@ -113,6 +115,8 @@ class Start(Message, frozen=True, kw_only=True):
     """A sync channel with this id follows; with "stream" it only proves."""
     narrow: bool = False
     """Content is compared only where it may differ; the trees hold `position` but for that."""
+    shared: WirePosition | None = None
+    """The target's own position, when the source had everything up to there as well."""
 
 
 class Acknowledge(msgspec.Struct, frozen=True, array_like=True):
