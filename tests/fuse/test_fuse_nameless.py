@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from differential import name_again
+from following import Followed
 from guarding import GuardProcess
 from replaying import LINK, ORPHAN, WRITE, entries
 
@@ -74,3 +75,32 @@ def test_a_worker_killed_while_it_records_the_content(guard: GuardProcess) -> No
         found = (guard.tree / f"named{number}").read_bytes()
         assert found[:10] == data[:5] + b"later" and found[10 : len(data)] == data[10:]
     guard.compare()
+
+
+def test_appliers_make_them_appear_from_any_later_state(tmp_path: Path) -> None:
+    """Streamed, and replayed from before on trees in which it is already named, renamed, gone."""
+    followed = Followed(tmp_path)
+    followed.start()
+    try:
+        with followed.example() as example:
+            os.chdir(example.root)
+            held = [nameless(example.root) for _ in range(3)]
+            for number, descriptor in enumerate(held):
+                os.pwrite(descriptor, b"%d" % number * 70_000, 1 << 20)
+                os.setxattr(descriptor, "user.k", b"v")
+                example.take_moment()
+                name_again(descriptor, f"named{number}")
+                os.pwrite(descriptor, b"later", 3)
+                example.take_moment()
+            os.rename("named1", "named0")
+            os.unlink("named2")
+            example.take_moment()
+            os.link("named0", "second")
+            example.take_moment()
+            os.chdir("/")
+            example.check()
+            for descriptor in held:
+                os.close(descriptor)
+    finally:
+        os.chdir("/")
+        followed.stop()
