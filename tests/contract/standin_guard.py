@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from everup.journal.dirty import DirtyMap, save_map
 from everup.journal.history import add_epoch
 from everup.journal.operation import (
     Allocate,
@@ -76,6 +77,7 @@ class StandInGuard:
         self._open_orphans: dict[bytes, int] = {}
         self._running = True
         self._failed = False
+        self._dirty = DirtyMap(places.state / "dirty-now")
         self.quota_bytes = 0
 
     # life
@@ -117,7 +119,14 @@ class StandInGuard:
             for descriptor in self._touched.values():
                 os.close(descriptor)
             self._touched.clear()
+            data = self._dirty.take()
+            if data is not None:
+                save_map(self.places.state, gap.gap_id, data)
             self._tell(self.journal.enter(chain))
+
+    def lose_dirty_map(self) -> None:
+        """As when it is full: anything may have been changed."""
+        self._dirty.lose()
 
     def serve(self) -> None:
         self._server = LocalServer(self.places.guard_socket, self._handle)
@@ -214,7 +223,9 @@ class StandInGuard:
     def _append(
         self, operation: int, object_id: bytes, arguments: bytes, payload: bytes = b""
     ) -> None:
-        if not self._failed:
+        if self._failed:
+            self._dirty.note(self.tree, operation, object_id, arguments, len(payload))
+        else:
             self.journal.append(operation, self.tree, object_id, arguments, payload)
 
     def _touch(self, *paths: Path) -> None:

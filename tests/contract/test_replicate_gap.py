@@ -36,22 +36,53 @@ def busy(pair: Pair, name: str, mebibytes: int = 3) -> None:
 
 
 def test_nobody_is_streamed_over_a_gap(pair: Pair) -> None:
+    """And only what was changed meanwhile is compared: the dirty map knows it."""
     pair.start()
     pair.wait_in_sync()
-    busy(pair, "before")
+    busy(pair, "before", 6)
     pair.settle()
+    whole = pair.beta.call("status")["proven"]["position"]
     with pair.guard.journal_failing():
         pair.guard.write("before", 100, b"not recorded")
         pair.guard.create("new")
         pair.guard.write("new", 0, b"not recorded either")
+        pair.guard.rename("before", "moved")
     busy(pair, "after", 1)
     pair.settle(40)
     pair.compare()
     assert pair.peer()["code"] == "stream", pair.peer()
-    assert "resync-started" in pair.alpha.log.read_text().split("after a gap", 1)[1]
+    log = pair.alpha.log.read_text()
+    assert "the content of 2 objects is compared" in log or "of 3 objects" in log, log
+    proven = pair.beta.call("status")["proven"]
+    assert proven["position"] == whole, "the whole tree was not looked at again"
+    assert proven["touched"]["bytes"] < 3 << 20, proven
+    assert "divergence" not in pair.beta.log.read_text(), "nothing was there only"
 
 
-def test_a_peer_that_was_away_during_the_gap(pair: Pair) -> None:
+def test_a_peer_that_was_away_during_two_gaps(pair: Pair) -> None:
+    """From the journal, a map, the journal, another map, and what follows."""
+    pair.start()
+    pair.wait_in_sync()
+    for name in ("one", "two", "three", "untouched"):
+        busy(pair, name)
+    pair.settle()
+    pair.beta.kill()
+    pair.guard.write("one", 100, b"recorded")
+    with pair.guard.journal_failing():
+        pair.guard.write("two", 100, b"not recorded")
+    pair.guard.write("one", 200, b"recorded between")
+    with pair.guard.journal_failing():
+        pair.guard.truncate("three", 70_000)
+    busy(pair, "after", 1)
+    pair.beta.start()
+    pair.beta.call("target")
+    pair.settle(40)
+    pair.compare()
+    assert "the content of 4 objects is compared" in pair.alpha.log.read_text()
+
+
+@pytest.mark.parametrize("loss", ["removed", "damaged", "overflow"])
+def test_without_a_dirty_map_everything_is_compared(pair: Pair, loss: str) -> None:
     pair.start()
     pair.wait_in_sync()
     busy(pair, "before")
@@ -59,11 +90,20 @@ def test_a_peer_that_was_away_during_the_gap(pair: Pair) -> None:
     pair.beta.kill()
     with pair.guard.journal_failing():
         pair.guard.write("before", 100, b"not recorded")
-    busy(pair, "after", 1)
+        if loss == "overflow":
+            pair.guard.lose_dirty_map()
+    maps = list((pair.alpha.places.state / "dirty").glob("*.map"))
+    assert len(maps) == (0 if loss == "overflow" else 1)
+    for path in maps:
+        if loss == "removed":
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
     pair.beta.start()
     pair.beta.call("target")
     pair.settle(40)
     pair.compare()
+    assert "objects is compared" not in pair.alpha.log.read_text()
 
 
 def test_damage_inside_the_journal_costs_a_comparison(pair: Pair) -> None:

@@ -12,8 +12,10 @@ import pytest
 from guarding import GuardProcess
 
 from everup.errors import Corrupt
-from everup.journal.reader import Cursor, split_batch
-from everup.model.position import Position
+from everup.journal.dirty import BLOCK_BYTES, load_map
+from everup.journal.reader import NEW_CHAIN, Cursor, split_batch
+from everup.journal.record import Record
+from everup.model.position import ORIGIN, Position
 from everup.system.files import load_json
 
 pytestmark = pytest.mark.fuse
@@ -163,6 +165,63 @@ def test_a_worker_that_dies_while_it_is_full_leaves_it_to_the_next(cramped: Guar
     await_journal(cramped, "ok")
     (cramped.tree / "after").write_bytes(b"recorded")
     assert cramped.call("close", grace_ms=100)["clean"] is True
+
+
+def test_what_is_not_recorded_is_known(cramped: GuardProcess) -> None:
+    """Shown while it goes on, kept over a killed worker, and saved when the journal goes on."""
+    cramped.open()
+    big = cramped.tree / "big"
+    with big.open("wb") as file:
+        file.truncate(64 << 20)
+    (cramped.tree / "untouched").write_bytes(b"x" * 100)
+    fill(cramped)
+    with big.open("r+b", buffering=0) as file:
+        file.seek(10 << 20)
+        file.write(b"y" * 100)
+    dirty = cramped.call("status")["journal"]["dirty"]
+    assert dirty["complete"] is True and dirty["objects"] == 2, dirty
+    assert (3 << 20) < dirty["bytes"] < (6 << 20), dirty
+    assert "2 objects" in dirty["sentence"]
+    before = cramped.worker()
+    cramped.kill_worker()
+    (cramped.tree / "third").write_bytes(b"z")
+    assert cramped.worker() != before
+    assert cramped.call("status")["journal"]["dirty"]["objects"] == 3
+    ids = {
+        name: os.getxattr(cramped.lower() / name, "trusted.everup.id")[:16]
+        for name in ("big", "filler", "third", "untouched")
+    }
+    (cramped.places.journal / "ballast").unlink()
+    assert await_journal(cramped, "ok")["journal"]["dirty"] is None
+    maps = cramped.places.state / "dirty"
+    for _ in range(200):
+        if list(maps.glob("*.map")):
+            break
+        time.sleep(0.02)
+    (path,) = maps.glob("*.map")
+    parts = load_map(cramped.places.state, path.stem)
+    assert {part[1] for part in parts} == {ids["big"], ids["filler"], ids["third"]}
+    big_parts = [part for part in parts if part[1] == ids["big"]]
+    assert big_parts == [(1, ids["big"], 10 << 20, (10 << 20) + BLOCK_BYTES)]
+    # Also of what the batch held that was open when the journal failed.
+    starts = {first for _, name, first, _ in parts if name == ids["filler"]}
+    recorded = sum(len(r.payload) for r in _records(cramped) if r.object_id == ids["filler"])
+    whole = recorded - recorded % BLOCK_BYTES
+    assert starts | set(range(0, whole, BLOCK_BYTES)) >= set(range(0, 4 << 20, BLOCK_BYTES))
+
+
+def _records(guard: GuardProcess) -> list[Record]:
+    """Of all closed batches before the gap."""
+    cursor = Cursor(guard.places.journal, ORIGIN, over_gaps=True)
+    found: list[Record] = []
+    try:
+        while (batch := cursor.next()) is not None:
+            found += split_batch(batch.data, batch.start)[0]
+    except Corrupt as problem:
+        assert problem.code == NEW_CHAIN
+    finally:
+        cursor.close()
+    return found
 
 
 def test_a_quota_is_kept_without_the_replicator(cramped: GuardProcess) -> None:

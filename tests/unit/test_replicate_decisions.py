@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,27 @@ def test_every_case_has_its_sentence(
     assert choice.kind == kind
     assert words in choice.sentence
     assert "beta" in choice.sentence
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        ({}, "the content of 7 objects is compared"),
+        ({"unequal": True}, "was found different"),
+        ({"unreadable": "segment x is damaged"}, "segment x is damaged"),
+        ({"unclean_epoch": 5}, "unclean stop"),
+        ({"missing_trees": (2,)}, "tree 2"),
+    ],
+)
+def test_the_dirty_map_comes_after_every_doubt(why: dict[str, Any], words: str) -> None:
+    choice = choose_catch_up("beta", "at", HERE, known=True, held=False, dirty_objects=7, **why)
+    assert choice.kind == RESYNC and words in choice.sentence and "beta" in choice.sentence
+    assert choice.narrowed == (not why)
+
+
+def test_the_stream_comes_before_the_dirty_map() -> None:
+    choice = choose_catch_up("beta", "at", HERE, known=True, held=True, dirty_objects=7)
+    assert choice.kind == STREAM and not choice.narrowed
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from everup.capture.settle import settle, touch_again
 from everup.capture.slots import Slots
 from everup.capture.touched import Touched
 from everup.errors import EverupError, Refused
+from everup.journal.dirty import DirtyMap
 from everup.journal.history import add_epoch
 from everup.journal.operation import Epoch
 from everup.journal.record import Record
@@ -73,10 +74,11 @@ class Guard:
         ends = BatchEnds(self.memory / "batch-end", places.journal)
         lease = LeasePageReader(places.lease_page, boot_id())
         self._touched = Touched(self.memory / "touched")
-        self.order = Order(self.journal, lease, ends, self._touched)
+        dirty = DirtyMap(self.memory / "dirty")
+        self.order = Order(self.journal, lease, ends, self._touched, dirty)
         self.order.on_acknowledged = self._acknowledged
         self.order.on_journal_changed = self._journal_changed
-        self.care = JournalCare(places, self.journal, self.order)
+        self.care = JournalCare(places, self.journal, self.order, dirty)
         self.checkpoints = Checkpoints(places, self.order)
         self.clean: bool | None = None
         self._ends = ends

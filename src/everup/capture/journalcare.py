@@ -18,6 +18,7 @@ from typing import Any
 from everup.capture.order import Order
 from everup.errors import Corrupt, Refused
 from everup.journal.aside import Aside, forget_aside, load_aside, put_aside
+from everup.journal.dirty import DirtyMap, save_map
 from everup.journal.history import load_history
 from everup.journal.operation import Gap
 from everup.journal.record import HEADER_BYTES, Record
@@ -47,7 +48,10 @@ RETRY_S_MAX = 30.0
 class JournalCare:
     """One per guard. `open` once, then `start`."""
 
-    def __init__(self, places: Places, journal: JournalWriter, order: Order) -> None:
+    def __init__(
+        self, places: Places, journal: JournalWriter, order: Order, dirty: DirtyMap
+    ) -> None:
+        self._dirty = dirty
         self._places = places
         self._journal = journal
         self._order = order
@@ -82,6 +86,7 @@ class JournalCare:
         self._journal.stand_at(ORIGIN)
         if hot_epoch is not None and self._aside is not None:
             end = self._aside.end
+            self._dirty.lose()
             self._journal.stand_at(Position(hot_epoch, end.sequence, end.checksum))
             self._order.fail_journal("error", f"the journal could not be read: {problem}")
         return ()
@@ -227,11 +232,28 @@ class JournalCare:
                 # A new epoch has begun meanwhile, or the gate is closing.
                 chain.path.unlink()
                 return
-            order.journal_again(journal.enter(chain))
+            self._note_open_batch()
+            closed = journal.enter(chain)
+            dirty = self._dirty.take()
+            order.journal_again(closed)
         sync_directory(self._places.journal)
+        if dirty is not None:
+            # Lost in between, by a kill or a power cut, it means that everything is compared.
+            save_map(self._places.state, gap.gap_id, dirty)
         self.epoch_begun()
         order.after_journal_again()
         _say(f"the journal goes on behind a gap at {chain.end.epoch}/{chain.end.sequence}")
+
+    def _note_open_batch(self) -> None:
+        """Its records never got a position: they belong to the gap. The lock is held."""
+        try:
+            for record in self._journal.open_batch():
+                self._dirty.note(
+                    record.tree, record.operation, record.object_id, bytes(record.arguments),
+                    len(record.payload),
+                )  # fmt: skip
+        except (OSError, Corrupt):
+            self._dirty.lose()
 
     def _put_off(self, problem: str) -> None:
         if self._retry_s == RETRY_S_MIN:
@@ -245,7 +267,14 @@ class JournalCare:
         return {
             "quota_bytes": self._quota_bytes,
             "aside": {"path": aside.path, "sentence": aside.sentence} if aside else None,
+            "dirty": self._dirty_facts() if self._order.journal_state != "ok" else None,
         }
+
+    def _dirty_facts(self) -> dict[str, Any]:
+        facts = self._dirty.facts()
+        known = f"at most {facts['bytes'] >> 10} KiB in {facts['objects']} objects"
+        whole = known if facts["complete"] else "how much is not known, all will be compared"
+        return {**facts, "sentence": f"changed and not in the journal: {whole}"}
 
 
 def _size(entry: "os.DirEntry[str]") -> int:

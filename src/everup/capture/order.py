@@ -20,6 +20,7 @@ from everup.capture.lower import LowerTree
 from everup.capture.slots import Slot
 from everup.capture.touched import Touched
 from everup.capture.unsynced import Unsynced
+from everup.journal.dirty import DirtyMap
 from everup.journal.gap import GAP_RECORDS
 from everup.journal.operation import ModifiedTime, encode_write
 from everup.journal.record import Operation
@@ -67,6 +68,7 @@ class Order:
         lease: LeasePageReader,
         ends: BatchEnds | None = None,
         touched: Touched | None = None,
+        dirty: DirtyMap | None = None,
     ) -> None:
         self.journal = journal
         self.lock = journal.lock
@@ -88,6 +90,7 @@ class Order:
         self._lease = lease
         self._ends = ends
         self._shared_touched = touched
+        self.dirty = dirty
         self._touched: list[tuple[LowerTree, Hot]] = []
         self._waiting = False
         self._wake = threading.Event()
@@ -140,6 +143,7 @@ class Order:
         """Append a change; `request` comes with its last record, which is the commit point."""
         self.unsynced.changed(object_id)
         if self.journal_state != "ok":
+            self._note_dirty(tree, operation, object_id, arguments, payload)
             if request is not None:
                 request.slot.note_journaled(request.unique, len(payload))
             return
@@ -154,9 +158,17 @@ class Order:
                 self._close(CAUSE_SIZE)
         except OSError as error:
             self._journal_failed(error)
+            self._note_dirty(tree, operation, object_id, arguments, payload)
         if not self._waiting:
             self._waiting = True
             self._wake.set()
+
+    def _note_dirty(
+        self, tree: LowerTree, operation: int, object_id: bytes, arguments: bytes, payload: Buffer
+    ) -> None:
+        """Before the answer: what the journal lacks is known while the application goes on."""
+        if self.dirty is not None:
+            self.dirty.note(tree.tree_id, operation, object_id, arguments, len(payload))
 
     def touch(self, tree: LowerTree, hot: Hot) -> None:
         """The object's modification time belongs into the journal at the end of the batch.
@@ -269,6 +281,9 @@ class Order:
         self.acknowledged_up_to = 0
         self.late_answers = 0
         self.journal_state, self.journal_sentence = "ok", ""
+        if self.dirty is not None:
+            # Of a gap that no chain followed: the tree counts as unclean, everything is compared.
+            self.dirty.clear()
         self.closing = False
 
     def start(self) -> None:

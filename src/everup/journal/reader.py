@@ -169,8 +169,10 @@ class Cursor:
     from, and Corrupt from `next` for damage. Its owner calls `close`.
     """
 
-    def __init__(self, directory: Path, after: Position) -> None:
+    def __init__(self, directory: Path, after: Position, *, over_gaps: bool = False) -> None:
+        """`over_gaps`: also from a position before a gap; reading ends there all the same."""
         self._directory = directory
+        self._over_gaps = over_gaps
         self._descriptor = -1
         self._offset = 0
         self._path = directory
@@ -234,6 +236,8 @@ class Cursor:
         segments = list_segments(self._directory)
         # Nothing leads over a gap: what lies before the last one is of no use to anybody.
         gap = max((at for at, info in enumerate(segments) if info.after_gap), default=0)
+        if self._over_gaps:
+            gap = 0
         candidates = [s for s in segments[gap:] if s.start.sequence <= after.sequence]
         for info in reversed(candidates):
             self._open(info)

@@ -24,7 +24,7 @@ from everup.journal.operation import (
     encode_times,
 )
 from everup.journal.reader import Scan, scan
-from everup.journal.record import Operation, Record, encode_head
+from everup.journal.record import Operation, Record, decode, encode_head
 from everup.journal.segment import (
     HEADER_BYTES,
     SUFFIX,
@@ -173,6 +173,23 @@ class JournalWriter:
         self._file.unsynced = True
         self._file.sync()
         return closed
+
+    def open_batch(self) -> list[Record]:
+        """The records that were appended and have no batch end yet. Raises OSError, Corrupt."""
+        path = self._file.path
+        if path is None or not self._records:
+            return []
+        with path.open("rb") as file:
+            file.seek(self._file.offset - self.batch_bytes)
+            data = memoryview(file.read(self.batch_bytes))
+        found: list[Record] = []
+        at = 0
+        while (record := decode(data, at)) is not None:
+            found.append(record)
+            at += record.length
+        if len(found) != self._records:
+            raise Corrupt(f"the open batch in {path} cannot be read", code="journal-batch")
+        return found
 
     def behind_everything(self) -> int:
         """The sequence at which a new chain may begin: no record, and no segment (also an empty

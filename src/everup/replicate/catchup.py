@@ -18,6 +18,8 @@ class CatchUp(NamedTuple):
     sentence: str
     base: Position | None = None
     """With a resync: the trees hold this position but for some content; the rest is streamed."""
+    narrowed: bool = False
+    """With a resync: content is compared only where it is known to have been changed."""
 
 
 def choose_catch_up(
@@ -32,12 +34,15 @@ def choose_catch_up(
     unequal: bool = False,
     unreadable: str = "",
     base: Position | None = None,
+    dirty_objects: int | None = None,
 ) -> CatchUp:
     """`known`: the position is on this server's line of history; `held`: its journal still has
     everything after it; `unclean_epoch`: the newest one that began on a tree which a power cut had
     left without what was not yet on the disk; `unequal`: it was found different; `unreadable`: what
     was wrong with the journal when it was read for this server; `base`: what it says to hold but
-    for some content after an unclean stop, and what these logs go on from."""
+    for some content after an unclean stop, and what these logs go on from;
+    `dirty_objects`: how many objects were changed since its position, when that is known although
+    no stream leads on from there."""
     if unequal:
         return CatchUp(RESYNC, f"{server} was found different: its trees are compared")
     if missing_trees and position is not None:
@@ -67,6 +72,13 @@ def choose_catch_up(
         )
     if held:
         return CatchUp(STREAM, f"{server} stands at {where}, the journal goes on from there")
+    if dirty_objects is not None:
+        return CatchUp(
+            RESYNC,
+            f"{server} stands at {where}, and no stream leads on from there; what was changed "
+            f"since is known: the content of {dirty_objects} objects is compared",
+            narrowed=True,
+        )
     if known:
         return CatchUp(
             RESYNC,

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from everup.errors import Corrupt, EverupError, ProtocolError
+from everup.errors import Corrupt, EverupError, NotConnected, ProtocolError
 from everup.journal.history import load_history
 from everup.journal.unclean import last_unclean_epoch
 from everup.model.position import ORIGIN, Position
 from everup.replicate.catchup import RESYNC, STREAM, CatchUp, choose_catch_up
 from everup.replicate.context import Context
+from everup.replicate.dirtyscope import scope_since
 from everup.replicate.guardlink import guard_position
 from everup.replicate.logs import LogCursor, journal_end
 from everup.replicate.resync import Place, Resync
@@ -28,12 +29,17 @@ from everup.wire.messages import (
     Start,
     Welcome,
     WirePosition,
+    wire_or_none,
 )
 from everup.wire.session import SourceSession
 from everup.wire.transport import Connection
 
 GREETING_MS = 5000
 HISTORY_SENT_MAX = 1000
+
+
+class StillApplying(NotConnected):
+    """The peer is asked again in a moment."""
 
 
 @dataclass
@@ -99,12 +105,19 @@ def agree(
     *,
     unequal: bool,
     unreadable: str,
+    patient: bool = False,
 ) -> Agreement:
     """`unequal`: the peer was found different; `unreadable`: what was wrong with the journal when
-    it was read for this peer. Raises Corrupt, OSError, NotConnected."""
+    it was read for this peer; `patient`: rather wait than compare more than needed. Raises Corrupt,
+    OSError, StillApplying."""
     position = welcome.position.position() if welcome.position else None
     cursor = None if unreadable else _cursor_at(context, position)
     history = load_history(context.places.history)
+    # Before the scope is read, so that it holds everything up to there.
+    end = end_of_journal(context)
+    scope = None
+    if cursor is None and not unequal and not unreadable:
+        scope = _dirty_scope(context, welcome, patient=patient)
     choice = choose_catch_up(
         place.server,
         welcome.tree_state,
@@ -116,16 +129,20 @@ def agree(
         unequal=unequal,
         unreadable=unreadable,
         base=None if unreadable else _base(context, welcome),
+        dirty_objects=None if scope is None else len(scope),
     )
-    # The peer names what is doubtful there; nothing is doubtful here.
-    scope = Scope() if choice.base is not None else None
-    end = choice.base or end_of_journal(context)
+    shared = position if scope is not None else None
+    if not choice.narrowed:
+        scope = None
+    if choice.base is not None:
+        # The peer names what is doubtful there; nothing is doubtful here.
+        end, scope = choice.base, Scope()
     if choice.kind == RESYNC or cursor is None:
         if cursor is not None:
             cursor.close()
         fresh = welcome.tree_state == EMPTY
         resync = Resync(context, epoch, place, end, fresh=fresh, scope=scope)
-        start = _start(RESYNC, end, choice, resync)
+        start = _start(RESYNC, end, choice, resync, shared)
         return Agreement(choice, end, LogCursor(context.places, end), start, resync, None)
     assert position is not None
     # With an unproven copy, which is whole, only the proof is made again.
@@ -134,13 +151,33 @@ def agree(
     return Agreement(choice, position, cursor, _start(STREAM, position, choice, proof), proof, goal)
 
 
-def _start(kind: str, begin: Position, choice: CatchUp, resync: Resync | None) -> Start:
+def _dirty_scope(context: Context, welcome: Welcome, *, patient: bool) -> Scope | None:
+    """What the peer may lack, if its trees are known to be equal at its position but for that."""
+    if welcome.position is None or welcome.unproven:
+        return None
+    scope = scope_since(context.places, welcome.position.position())
+    if scope is not None and not welcome.all_applied:
+        # What it received and has not applied is in no scope, and the copy forgets it.
+        if patient:
+            raise StillApplying(f"{welcome.server} still applies what it has received")
+        return None
+    return scope
+
+
+def _start(
+    kind: str,
+    begin: Position,
+    choice: CatchUp,
+    resync: Resync | None,
+    shared: Position | None = None,
+) -> Start:
     return Start(
         catch_up=kind,
         position=WirePosition.of(begin),
         sentence=choice.sentence,
         sync_id=resync.sync_id if resync else "",
         narrow=choice.base is not None,
+        shared=wire_or_none(shared),
     )
 
 

@@ -21,7 +21,14 @@ from everup.replicate.applier import MISMATCH_CODES
 from everup.replicate.catchup import RESYNC
 from everup.replicate.channels import Channels
 from everup.replicate.context import Context
-from everup.replicate.greeting import Agreement, agree, await_welcome, end_of_journal, hello
+from everup.replicate.greeting import (
+    Agreement,
+    StillApplying,
+    agree,
+    await_welcome,
+    end_of_journal,
+    hello,
+)
 from everup.replicate.guardlink import POLL_MS, GuardLink
 from everup.replicate.lag import PeerLag
 from everup.replicate.logs import LogCursor
@@ -42,6 +49,8 @@ IDLE_MS = 1000
 WAIT_MS = 500
 QUEUED_BYTES_MAX = 4 << 20
 SAVE_SECONDS = 10.0
+APPLY_WAITS_MAX = 30
+"""How often a peer is asked again whether it has applied what it received (for about a minute)."""
 STOP_SECONDS = 0.5
 UNEQUAL_SECONDS = 5.0
 """A mismatch that stays this long is repaired by comparing everything."""
@@ -79,6 +88,7 @@ class PeerLink:
         self._unequal = False
         self._unequal_since = 0.0
         self._unreadable = ""
+        self._waited = 0
 
     def start(self) -> None:
         self._thread.start()
@@ -207,10 +217,16 @@ class PeerLink:
             raise NotConnected(f"{self.server} does not answer the greeting")
         welcome, frames = answer
         place = self.place
-        agreed = agree(
-            self._context, self._epoch, place, welcome,
-            unequal=self._unequal, unreadable=self._unreadable,
-        )  # fmt: skip
+        try:
+            agreed = agree(
+                self._context, self._epoch, place, welcome,
+                unequal=self._unequal, unreadable=self._unreadable,
+                patient=self._waited < APPLY_WAITS_MAX,
+            )  # fmt: skip
+        except StillApplying:
+            self._waited += 1
+            raise
+        self._waited = 0
         self._begin(agreed)
         return agreed, frames
 

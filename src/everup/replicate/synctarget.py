@@ -98,6 +98,8 @@ class SyncTarget:
         context = self._context
         copies = start.catch_up == RESYNC
         parents = [past.parent.position() for past in stream.hello.history]
+        if start.shared is not None:
+            parents.append(start.shared.position())
         suspects = load_suspects(context.places.state)
         begin = start.position.position()
         if copies:
