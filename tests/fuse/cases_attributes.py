@@ -13,9 +13,11 @@ from pathlib import Path
 
 from differential import GROUP, OTHER, USER, Log, as_user, become, in_child, name_again
 
+from everup.system.capabilities import give_up
 from everup.system.kernelcalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, allocate
 
 _CAPABILITY = bytes.fromhex("0100000202040000000000000000000000000000")
+_FSETID = 4
 _NOW, _OMIT = (1 << 30) - 1, (1 << 30) - 2
 _ACCESS, _DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -191,22 +193,32 @@ def set_id_bits_are_cleared(t: Log) -> None:
 
 
 def suid_is_not_run_from_the_cache(t: Log) -> None:
-    """After a write by somebody else the next execution must not use the old bits."""
-    os.close(_file("id", 0o4777, Path("/usr/bin/id").read_bytes()))
-    os.chmod("id", 0o4777)
+    """After a write by somebody else the next execution must not use the old bits.
 
-    def user_of() -> object:
+    Nor after one by a root that may not keep them, of which the kernel tells only with the write.
+    """
+
+    def user_of(program: str) -> object:
         become()
-        return subprocess.run(["./id", "-u"], capture_output=True, text=True).stdout
+        return subprocess.run([program, "-u"], capture_output=True, text=True).stdout
 
-    t.note(in_child(user_of))
-
-    def touch() -> None:
-        f = os.open("id", os.O_RDWR)
+    def touch(program: str) -> None:
+        f = os.open(program, os.O_RDWR)
         os.pwrite(f, os.pread(f, 1, 0), 0)
 
-    t.note(as_user(touch))
-    t.note(in_child(user_of))
+    def touch_as_lesser_root(program: str) -> None:
+        give_up(_FSETID)
+        touch(program)
+
+    for program in ("./one", "./other"):
+        os.close(_file(program, 0o4777, Path("/usr/bin/id").read_bytes()))
+        os.chmod(program, 0o4777)
+        t.note(in_child(partial(user_of, program)))
+        if program == "./one":
+            t.note(as_user(partial(touch, program)))
+        else:
+            t.note(in_child(partial(touch_as_lesser_root, program)))
+        t.note(in_child(partial(user_of, program)))
 
 
 def xattrs(t: Log) -> None:

@@ -64,6 +64,17 @@ def test_removing_makes_room_at_once(full: GuardProcess) -> None:
         (full.tree / "next").unlink()
 
 
+def test_the_room_of_a_removed_file_is_shown_soon(full: GuardProcess) -> None:
+    before = os.statvfs(full.tree).f_bfree
+    (full.tree / "big").write_bytes(b"b" * (8 << 20))
+    assert os.statvfs(full.tree).f_bfree <= before - 2048
+    (full.tree / "big").unlink()
+    give_up = time.monotonic() + 5
+    while os.statvfs(full.tree).f_bfree < before - 256:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
 def test_many_files_can_be_removed_from_a_full_disk(full: GuardProcess) -> None:
     """The orphan directory cannot grow any more when all of them are open."""
     held = []
