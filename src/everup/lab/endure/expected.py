@@ -114,7 +114,7 @@ EXPECTED: tuple[Expected, ...] = (
     # --- space and cables
     _say(
         "everup-",
-        r"No space left on device",
+        r"No space left on device|no room is left but for votes and seals",
         "whoever cannot write says so, and goes on when there is room",
         "full-disk",
     ),
@@ -183,7 +183,7 @@ EXPECTED: tuple[Expected, ...] = (
     ),
     _say(
         "postgres",
-        r"PANIC:  could not locate a valid checkpoint record",
+        r"PANIC:  could not locate a valid checkpoint record|FATAL:  required WAL directory",
         "it tries to recover by itself over files that are not there any more",
         *_FILES_GO,
     ),
