@@ -21,9 +21,10 @@ JOBS_MAX = 100
 class Job:
     """One piece of work; the worker calls `say` and `advance`."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, beside: bool = False) -> None:
         self.id = secrets.token_hex(8)
         self.kind = kind
+        self.beside = beside
         self.state = "running"
         self.sentence = ""
         self.result: dict[str, Any] = {}
@@ -38,6 +39,11 @@ class Job:
         """What is being done now."""
         log.info("%s %s: %s", self.kind, self.id, sentence)
         self.sentence = sentence
+
+    def say_once(self, sentence: str) -> None:
+        """As `say`, unless it was said last."""
+        if sentence != self.sentence:
+            self.say(sentence)
 
     def advance(
         self,
@@ -80,16 +86,28 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, kind: str, work: Callable[[Job], Awaitable[None]]) -> Job:
-        """Begin a job. Raises Refused while another one runs."""
-        running = next((job for job in self._jobs.values() if job.state == "running"), None)
+    def start(
+        self, kind: str, work: Callable[[Job], Awaitable[None]], *, beside: bool = False
+    ) -> Job:
+        """Begin a job. Raises Refused while another one runs that it could disturb.
+
+        `beside`: it changes no role; only another one of its kind keeps it from running.
+        """
+        running = next(
+            (
+                job
+                for job in self._jobs.values()
+                if job.state == "running" and (job.kind == kind if beside else not job.beside)
+            ),
+            None,
+        )
         if running is not None:
             raise Refused(
                 f"a {running.kind} is running: {running.sentence}",
                 remedy="wait until it has ended",
                 code="busy",
             )
-        job = Job(kind)
+        job = Job(kind, beside=beside)
         self._jobs[job.id] = job
         while len(self._jobs) > JOBS_MAX:
             self._jobs.pop(next(iter(self._jobs)))

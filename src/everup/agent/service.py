@@ -8,9 +8,10 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import IO, Any
 
 from everup.agent.alerting import Alerting
+from everup.agent.bundles import Bundles
 from everup.agent.feeds import Feeds
 from everup.agent.group_events import GroupEvents
 from everup.agent.group_view import see_group
@@ -18,11 +19,13 @@ from everup.agent.jobs import Job
 from everup.agent.membership.membership import Membership
 from everup.agent.parts import Parts, assemble
 from everup.agent.protecting import Protecting, Wish
+from everup.agent.proving import Proving
+from everup.agent.queues import own_queues
 from everup.agent.status_view import status_json
 from everup.agent.switching import Switching
 from everup.config.schema import Mode
 from everup.decide.conditions import silent
-from everup.errors import BadInput, NotConnected, Refused
+from everup.errors import BadInput, EverupError, NotConnected, Refused
 from everup.model.role import Role
 from everup.places import Places
 from everup.system.systemd import Systemd
@@ -31,6 +34,7 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 FIRST_TURN_S = 5.0
+DATA_ASK_MS = 5_000
 
 
 class Everup:
@@ -43,6 +47,8 @@ class Everup:
         self._protecting = Protecting(self._parts)
         self._alerting = Alerting(self._parts)
         self._feeds = Feeds(self._parts)
+        self._proving = Proving(self._parts)
+        self._bundles = Bundles(places.divergence, membership.name, self._path_of)
         self._group_events = GroupEvents(
             self._parts.events,
             membership.name,
@@ -150,7 +156,80 @@ class Everup:
             )
         return self._start("failover", lambda job: self._switching.take_over(job, force))
 
+    # --- data
+
+    async def verify(self, path: str | None, gentle: bool) -> Json:
+        elsewhere = self._active_elsewhere()
+        if elsewhere:
+            body = {"path": path, "gentle": gentle}
+            return self._follow("verify", elsewhere, "/v1/verify", body, beside=True)
+        return self._start(
+            "verify", lambda job: self._proving.verify(job, path, gentle), beside=True
+        )
+
+    async def sync_data(self, path: str | None, allow_removals: bool) -> Json:
+        elsewhere = self._active_elsewhere()
+        if elsewhere:
+            body = {"path": path, "allow_removals": allow_removals}
+            return self._follow("sync", elsewhere, "/v1/sync", body, beside=True)
+        return self._start(
+            "sync", lambda job: self._proving.sync(job, path, allow_removals), beside=True
+        )
+
+    async def verified(self) -> Json:
+        active = self.active_server()
+        if active is None or active == self._parts.membership.name:
+            return self._proving.report()
+        return await self._parts.membership.peers.forward(active, "GET", "/v1/verify")
+
+    async def allow_removals(self) -> None:
+        """The next copy onto this server may remove as much as it has to."""
+        await self._parts.replicator.call("allow_removals", wait_ms=DATA_ASK_MS)
+
+    async def queues(self) -> Json:
+        return await asyncio.to_thread(own_queues, self._parts)
+
+    async def group_queues(self) -> Json:
+        return await self._gathered("/v1/queues", "servers", [await self.queues()])
+
+    async def bundles(self) -> list[Json]:
+        return await asyncio.to_thread(self._bundles.list)
+
+    async def group_bundles(self) -> Json:
+        return await self._gathered("/v1/divergence", "bundles", await self.bundles())
+
+    async def bundle(self, name: str) -> Json:
+        return await asyncio.to_thread(self._bundles.show, name)
+
+    async def delete_bundle(self, name: str) -> None:
+        await asyncio.to_thread(self._bundles.delete, name)
+        self._parts.events.add("divergence-deleted", "info", f"The bundle {name} was deleted.")
+
+    async def export_bundle(self, name: str, out: IO[bytes]) -> None:
+        await asyncio.to_thread(self._bundles.export, name, out)
+
     # --- inside
+
+    async def _gathered(self, path: str, key: str, found: list[Json]) -> Json:
+        """This server's answer and those of the others, with the names of the silent ones."""
+        membership, unreachable = self._parts.membership, []
+        for member in membership.settings.current.servers:
+            if member.name == membership.name:
+                continue
+            try:
+                if not self._heard(member.name):
+                    raise NotConnected(f"{member.name} is not heard")
+                answer = await membership.peers.forward(member.name, "GET", path)
+            except EverupError:
+                unreachable.append(member.name)
+                continue
+            theirs = answer.get(key, answer)
+            found += theirs if isinstance(theirs, list) else [theirs]
+        return {key: found, "unreachable": unreachable}
+
+    def _path_of(self, tree: int) -> str:
+        trees = self._parts.membership.settings.current.protect
+        return next((t.path for t in trees if t.id == tree), f"/tree-{tree}")
 
     def _heard(self, server: str) -> bool:
         """Whether a peer is worth asking; without a keeper nobody knows, so it is asked."""
@@ -163,11 +242,18 @@ class Everup:
         active = self.active_server()
         return None if active == self._parts.membership.name else active
 
-    def _start(self, kind: str, work: Callable[[Job], Awaitable[None]]) -> Json:
-        return self._parts.jobs.start(kind, work).to_json()
+    def _start(
+        self, kind: str, work: Callable[[Job], Awaitable[None]], *, beside: bool = False
+    ) -> Json:
+        return self._parts.jobs.start(kind, work, beside=beside).to_json()
 
-    def _follow(self, kind: str, server: str, path: str, body: Json) -> Json:
-        return self._start(kind, lambda job: self._switching.follow(job, server, path, body))
+    def _follow(
+        self, kind: str, server: str, path: str, body: Json, *, beside: bool = False
+    ) -> Json:
+        def work(job: Job) -> Awaitable[None]:
+            return self._switching.follow(job, server, path, body)
+
+        return self._start(kind, work, beside=beside)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)

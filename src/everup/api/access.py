@@ -20,7 +20,9 @@ from everup.errors import Refused
 from everup.system.installation import USER
 
 _CREDENTIALS = struct.Struct("3i")
-CONSOLE_MAY_READ = re.compile(r"/v1/(status|events|group/events|jobs/[^/]+)")
+CONSOLE_MAY_READ = re.compile(
+    r"/v1/(status|events|group/events|verify|(group/)?(queues|divergence)|jobs/[^/]+)"
+)
 CONSOLE_MAY_ASK = frozenset({"/v1/switchover", "/v1/login"})
 WITNESS_MAY_READ = frozenset({"/peer/status", "/peer/settings"})
 WITHOUT_CERTIFICATE = frozenset(

@@ -33,6 +33,16 @@ class Unprotect(Body, frozen=True):
     paths: Annotated[tuple[Path, ...], msgspec.Meta(min_length=1, max_length=64)]
 
 
+class Verify(Body, frozen=True):
+    path: Path | None = None
+    gentle: bool = False
+
+
+class Sync(Body, frozen=True):
+    path: Path | None = None
+    allow_removals: bool = False
+
+
 class Switchover(Body, frozen=True):
     to: Name | None = None
     dry_run: bool = False

@@ -9,9 +9,10 @@ import asyncio
 import itertools
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from everup import __version__
+from everup.agent.bundles import Bundles
 from everup.api.facade import Json
 from everup.errors import EverupError, Refused
 
@@ -35,6 +36,7 @@ class MemoryAgent:
         self.reachable = {name: True for name in names}
         self.warnings: list[Json] = []
         self.copying: Json = {"state": "none"}
+        self.kept: Bundles | None = None
         self.calls: list[tuple[Any, ...]] = []
         self._step_s = step_s
         self._events: list[Json] = []
@@ -108,6 +110,90 @@ class MemoryAgent:
             return dict(self._jobs[job_id])
         except KeyError as error:
             raise EverupError(f"there is no job {job_id!r}", code="unknown-job") from error
+
+    async def verify(self, path: str | None, gentle: bool) -> Json:
+        self.calls.append(("verify", path, gentle))
+        return self._begin("verify", "14 objects are proven equal on secondary", lambda: None)
+
+    async def sync_data(self, path: str | None, allow_removals: bool) -> Json:
+        self.calls.append(("sync", path, allow_removals))
+        return self._begin("sync", "14 objects are proven equal on secondary", self._all_equal)
+
+    async def verified(self) -> Json:
+        states: list[Json] = [
+            {
+                "path": path,
+                "server": name,
+                "state": self.sync[name],
+                "at": "2026-01-01T00:00:00Z",
+                "position": None,
+                "synchronized": 14,
+                "out_of_sync": 0,
+                "unchecked": 0,
+                "different": [],
+            }
+            for path in self.paths
+            for name in self.names
+            if name != self.active
+        ]
+        return {"running": {}, "paths": states}
+
+    async def allow_removals(self) -> None:
+        self.calls.append(("allow_removals",))
+
+    async def queues(self) -> Json:
+        return self._queues(self.names[0])
+
+    async def group_queues(self) -> Json:
+        here = [name for name in self.names if self.reachable[name]]
+        away = [name for name in self.names if not self.reachable[name]]
+        return {"servers": [self._queues(name) for name in here], "unreachable": away}
+
+    async def bundles(self) -> list[Json]:
+        return self.kept.list() if self.kept is not None else []
+
+    async def group_bundles(self) -> Json:
+        return {"bundles": await self.bundles(), "unreachable": []}
+
+    async def bundle(self, name: str) -> Json:
+        return self._kept().show(name)
+
+    async def delete_bundle(self, name: str) -> None:
+        self._kept().delete(name)
+
+    async def export_bundle(self, name: str, out: IO[bytes]) -> None:
+        await asyncio.to_thread(self._kept().export, name, out)
+
+    def _kept(self) -> Bundles:
+        if self.kept is None:
+            raise Refused("there is no divergence bundle", code="unknown-bundle")
+        return self.kept
+
+    def _all_equal(self) -> None:
+        self.sync = {name: "synchronized" for name in self.names}
+
+    def _queues(self, name: str) -> Json:
+        queue = {"bytes": 4096, "operations": 3, "oldest_ms": 12}
+        nothing = {"bytes": 0, "operations": 0, "oldest_ms": 0}
+        others = [other for other in self.names if other != name]
+        send = {"connected": True, "in_sync": True, "queue": queue, "sentence": "stream"}
+        return {
+            "server": name,
+            "role": "source" if name == self.active else "target",
+            "send": [{"to": other, **send} for other in others if name == self.active],
+            "receive": nothing if name == self.active else queue,
+            "apply_error": None,
+            "proven": None,
+            "disk": {
+                "journal_bytes": 1 << 20,
+                "journal_quota_bytes": 4 << 30,
+                "journal_percent": 0,
+                "journal_state": "ok",
+                "receive_bytes": 8192,
+                "divergence_bytes": 0,
+                "free_bytes": 10 << 30,
+            },
+        }
 
     async def protect(self, paths: list[str], units: list[str], mode: str | None) -> Json:
         self.calls.append(("protect", paths, units, mode))

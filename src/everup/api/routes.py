@@ -63,19 +63,19 @@ class Routes:
     async def protect(self, request: web.Request) -> web.Response:
         body = await bodies.read(request, bodies.Protect)
         job = await self._agent.protect(list(body.paths), list(body.units), body.mode)
-        return _accepted(job)
+        return accepted(job)
 
     async def unprotect(self, request: web.Request) -> web.Response:
         body = await bodies.read(request, bodies.Unprotect)
-        return _accepted(await self._agent.unprotect(list(body.paths)))
+        return accepted(await self._agent.unprotect(list(body.paths)))
 
     async def switchover(self, request: web.Request) -> web.Response:
         body = await bodies.read(request, bodies.Switchover)
-        return _accepted(await self._agent.switchover(body.to, body.dry_run))
+        return accepted(await self._agent.switchover(body.to, body.dry_run))
 
     async def failover(self, request: web.Request) -> web.Response:
         body = await bodies.read(request, bodies.Failover)
-        return _accepted(await self._agent.failover(body.force))
+        return accepted(await self._agent.failover(body.force))
 
     async def config(self, request: web.Request) -> web.Response:
         del request
@@ -105,7 +105,8 @@ class Routes:
         return web.json_response({"role": "operator"})
 
 
-def _accepted(job: Json) -> web.Response:
+def accepted(job: Json) -> web.Response:
+    """The answer to a request for long work."""
     return web.json_response({"job": job}, status=202)
 
 

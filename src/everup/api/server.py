@@ -19,6 +19,7 @@ from everup.agent.membership.tls import listen_context
 from everup.api.access import local_access, member_access, who_is_local, who_is_remote
 from everup.api.audit import audited
 from everup.api.bodies import BODY_BYTES_MAX
+from everup.api.data_routes import DataRoutes
 from everup.api.errors import errors_as_json
 from everup.api.facade import Facade, Json
 from everup.api.peer import MemberRoutes, ServerRoutes
@@ -59,6 +60,7 @@ class ApiServer:
     async def _start_local(self) -> None:
         app = make_app(local_access, who_is_local)
         Routes(self._agent, self._membership).add_to(app)
+        DataRoutes(self._agent).add_to(app)
         runner = await self._run(app)
         path = self._membership.places.agent_socket
         await web.SockSite(runner, listen_unix(path)).start()

@@ -8,7 +8,7 @@ import http.client
 import json
 import socket
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -27,6 +27,9 @@ from everup.places import AGENT_PEER_PORT, Places
 
 ANSWER_BYTES_MAX = 8 << 20
 CALL_DEADLINE_MS = 20_000
+DOWNLOAD_MS = 60_000
+"""Of silence, not of the whole."""
+PART_BYTES = 256 << 10
 
 Json = dict[str, Any]
 
@@ -69,6 +72,31 @@ class Client:
 
     def post(self, path: str, body: Json, *, deadline_ms: int = CALL_DEADLINE_MS) -> Json:
         return self._ask("POST", path, body, deadline_ms)
+
+    def download(self, path: str, out: IO[bytes], *, deadline_ms: int = DOWNLOAD_MS) -> int:
+        """Write what the agent streams; returns how many bytes. Only over this server's socket."""
+        if not isinstance(self._connect, SocketConnect):
+            raise Refused("this works only on the server itself", code="not-over-the-network")
+        connection, _, path, _ = self._connect.prepare("GET", path, None, deadline_ms)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                _value(answer.read(ANSWER_BYTES_MAX), answer.status)
+            done = 0
+            while part := answer.read(PART_BYTES):
+                out.write(part)
+                done += len(part)
+            return done
+        except (OSError, http.client.HTTPException) as error:
+            raise self._connect.explain(error) from error
+        finally:
+            connection.close()
+
+    @classmethod
+    def of_member(cls, name: str) -> "Client":
+        """The agent of another member, by its name."""
+        return cls(MemberConnect(name, Places.real()))
 
     def _ask(self, method: str, path: str, body: Json | None, deadline_ms: int) -> Json:
         connection, method, path, body = self._connect.prepare(method, path, body, deadline_ms)

@@ -20,6 +20,7 @@ from everup.errors import EXIT_REFUSED, BadInput, EverupError
 VERBS = (
     *("install", "init", "join", "witness"),
     *("status", "protect", "unprotect", "switchover", "failover"),
+    *("queue", "sync", "verify", "divergence"),
     *("events", "config", "token", "lab", "version"),
 )
 _MODULES = {"lab": "everup.cli.lab_command"}
