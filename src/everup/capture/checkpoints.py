@@ -58,6 +58,12 @@ class Checkpoints:
         if descriptor >= 0:
             os.close(descriptor)
 
+    @property
+    def needed_after(self) -> int | None:
+        """The journal is needed behind this sequence; None when no gate is open, or no mark is."""
+        mark = self._mark
+        return mark.sequence if mark is not None and self._trees else None
+
     def start(self) -> None:
         threading.Thread(target=self._run, name="checkpoints", daemon=True).start()
 

@@ -200,6 +200,9 @@ class Control:
         if up_to < 0:
             raise Refused("up_to_sequence is negative", code="bad-sequence")
         self._guard.care.set_quota(int(arguments.get("quota_bytes", 0)))
+        needed_after = self._guard.checkpoints.needed_after
+        if needed_after is not None and not self._guard.care.over_quota():
+            up_to = min(up_to, needed_after)
         segments = list_segments(self._guard.places.journal)
         removed = 0
         for segment, following in pairwise(segments):

@@ -178,7 +178,7 @@ class JournalCare:
         with os.scandir(self._places.journal) as entries:
             return sum(_size(entry) for entry in entries if entry.name.endswith(SUFFIX))
 
-    def _over_quota(self, margin: int) -> bool:
+    def over_quota(self, margin: int = 0) -> bool:
         return bool(self._quota_bytes) and self._used_bytes() > self._quota_bytes + margin
 
     # the thread
@@ -210,7 +210,7 @@ class JournalCare:
                 "full",
                 f"only {free >> 20} MiB are free where the journal lies, and the votes need them",
             )
-        elif check_quota and self._over_quota(QUOTA_MARGIN_BYTES):
+        elif check_quota and self.over_quota(QUOTA_MARGIN_BYTES):
             self._order.fail_journal("full", f"the journal's quota of {self._quota()} is used up")
         else:
             self._retry_at, self._retry_s = time.monotonic() + RETRY_S_MIN, RETRY_S_MIN
@@ -220,7 +220,7 @@ class JournalCare:
 
     def _begin_again(self) -> None:
         """Behind the gap, if the disk takes it. Raises OSError."""
-        if self._free_bytes() < OPEN_FREE_BYTES_MIN or self._over_quota(0):
+        if self._free_bytes() < OPEN_FREE_BYTES_MIN or self.over_quota():
             return
         order, journal = self._order, self._journal
         with order.lock:
