@@ -1,4 +1,4 @@
-"""A clean stop and start of both servers costs no look at the trees, however many files are there."""
+"""A clean stop and start of both servers costs no look at the trees, whatever they hold."""
 
 import os
 import subprocess
