@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from differential import in_child
 from guarding import GuardProcess
 from loopdisk import small_disk
 from replaying import SET_XATTR, entries
 
+from everup.system.capabilities import give_up
+
 pytestmark = pytest.mark.fuse
 DISK_MB = 24
+FSETID = 4
 
 
 @pytest.fixture
@@ -69,9 +73,9 @@ def test_the_room_of_a_removed_file_is_shown_soon(full: GuardProcess) -> None:
     (full.tree / "big").write_bytes(b"b" * (8 << 20))
     assert os.statvfs(full.tree).f_bfree <= before - 2048
     (full.tree / "big").unlink()
-    give_up = time.monotonic() + 5
+    until = time.monotonic() + 5
     while os.statvfs(full.tree).f_bfree < before - 256:
-        assert time.monotonic() < give_up
+        assert time.monotonic() < until
         time.sleep(0.01)
 
 
@@ -94,6 +98,27 @@ def test_many_files_can_be_removed_from_a_full_disk(full: GuardProcess) -> None:
     for file in held:
         file.close()
     assert len(os.listdir(full.tree)) == 51
+    full.compare()
+
+
+def test_bits_that_a_failed_write_took_away_are_recorded(full: GuardProcess) -> None:
+    path = full.tree / "program"
+    path.touch()
+    fill(full.tree / "big", 4096)
+    path.chmod(0o6755)
+
+    def work() -> int:
+        give_up(FSETID)
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            os.pwrite(descriptor, b"x" * 100_000, 0)
+        except OSError as error:
+            return error.errno or 0
+        return 0
+
+    assert in_child(work) == errno.ENOSPC
+    assert (full.lower() / "program").stat().st_mode & 0o7777 == 0o755
+    assert path.stat().st_mode & 0o7777 == 0o755
     full.compare()
 
 
