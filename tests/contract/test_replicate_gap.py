@@ -156,6 +156,22 @@ def test_what_waits_is_known_while_the_peer_is_away(pair: Pair) -> None:
     pair.compare()
 
 
+def test_what_was_acknowledged_does_not_wait(tmp_path: Path) -> None:
+    """Within one segment, which retention leaves alone."""
+    pair = Pair(tmp_path)
+    try:
+        pair.start()
+        pair.wait_in_sync()
+        busy(pair, "before", 2)
+        pair.settle()
+        wait_for(lambda: pair.peer()["send_queue"]["bytes"] == 0, 5, "nothing waits")
+        pair.beta.kill()
+        busy(pair, "while-away", 1)
+        assert 1 << 20 < pair.peer()["send_queue"]["bytes"] < 2 << 20
+    finally:
+        pair.stop()
+
+
 def test_a_peer_of_which_nothing_is_known_lacks_everything(pair: Pair) -> None:
     pair.guard.open(1, "alpha")
     pair.guard.serve()
