@@ -352,7 +352,10 @@ class TreeCopy:
 
     def count_aside(self) -> int:
         """Objects that are about to be removed."""
-        return sum(1 + _count_below(self.tree.orphans, name) for name in self._names_to_remove())
+        names = self._names_to_remove()
+        return len(names) + sum(
+            sum(1 for _ in scan(self.tree, ORPHANS_NAME + b"/" + name)) for name in names
+        )
 
     def _names_to_remove(self) -> list[bytes]:
         names = map(os.fsencode, os.listdir(self.tree.orphans))
@@ -387,16 +390,3 @@ def _set_time(descriptor: int, mtime_ns: int) -> None:
 
 def join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
-
-
-def _count_below(directory: int, name: bytes) -> int:
-    """Objects below an entry, the entry itself not counted."""
-    try:
-        inner = os.open(name, _DIRECTORY, dir_fd=directory)
-    except OSError:
-        return 0
-    try:
-        names = [os.fsencode(text) for text in os.listdir(inner)]
-        return len(names) + sum(_count_below(inner, inner_name) for inner_name in names)
-    finally:
-        os.close(inner)
