@@ -158,7 +158,7 @@ class Switching:
             raise NotConnected(
                 f"{server} was lost during the {job.kind}: how far it came is not known",
                 remedy="everup status shows how things are",
-                code="unknown-job",
+                code="job-lost",
             )
         job.say(f"{server} does not tell any more how far it is; the roles of the group will")
         judge = LostSwitchover(server, int(before["epoch"]), str(body.get("to") or ""))
