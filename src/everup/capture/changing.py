@@ -63,7 +63,7 @@ def _write(request: Request, node: int, offset: int, data: memoryview, kill: int
         try:
             written = os.pwrite(hot.descriptor, data, offset)
         except OSError:
-            _record_dropped(request, hot, object_id, drop)
+            _record_failed(request, hot, object_id, drop)
             raise
         if hot.orphan:
             # Nobody can ever reach it by a name again, on no server.
@@ -121,11 +121,12 @@ def _record_drop(request: Request, hot: Hot, object_id: bytes, drop: _Dropped) -
         order.record(tree, Operation.REMOVE_XATTR, object_id, encode_xattr(removed))
 
 
-def _record_dropped(request: Request, hot: Hot, object_id: bytes, drop: _Dropped) -> None:
-    """The bits are gone although the change that took them away failed."""
-    if drop is not _NOTHING and not hot.orphan:
+def _record_failed(request: Request, hot: Hot, object_id: bytes, drop: _Dropped) -> None:
+    """The change failed, but the bits are gone, and the lower file may have another time."""
+    if not hot.orphan:
         with request.order.lock:
             _record_drop(request, hot, object_id, drop)
+            request.order.touch(request.tree, hot)
 
 
 def _may_not_keep(request: Request) -> int:
@@ -153,7 +154,7 @@ def setattr(request: Request) -> bytes:
                 group = gid if valid & protocol.FATTR_GID else -1
                 os.chown(target(hot), owner, group)
         except OSError:
-            _record_dropped(request, hot, object_id, drop)
+            _record_failed(request, hot, object_id, drop)
             raise
         if valid & protocol.FATTR_MODE:
             os.chmod(target(hot), mode & 0o7777)
@@ -242,10 +243,7 @@ def fallocate(request: Request) -> bytes:
         try:
             _allocate(hot, mode, offset, length)
         except OSError:
-            _record_dropped(request, hot, object_id, drop)
-            with order.lock:
-                # It may have been half-way done, and undone: the time stays changed.
-                order.touch(tree, hot)
+            _record_failed(request, hot, object_id, drop)
             raise
         if hot.orphan:
             request.slot.note_journaled(request.unique, 0)
