@@ -140,6 +140,21 @@ def rename_replace(d: Path) -> tuple[Act, Act]:
     return lambda: file.rename(d / "g"), check
 
 
+def rename_replace_one_of_two(d: Path) -> tuple[Act, Act]:
+    file, other = _file(d / "f", b"new"), _file(d / "g")
+    os.link(other, d / "h")
+    # The name by which the object is known last.
+    os.stat(other)
+
+    def check() -> None:
+        with (d / "h").open("ab") as out:
+            out.write(b"er")
+        _expect((d / "h").read_bytes(), b"older")
+        _expect(other.read_bytes(), b"new")
+
+    return lambda: file.rename(other), check
+
+
 def rename_exchange(d: Path) -> tuple[Act, Act]:
     one, two = _file(d / "f", b"1"), _file(d / "g", b"2")
 
@@ -310,6 +325,9 @@ OPERATIONS = {
     "rename": Operation(protocol.RENAME, rename_plain, CHANGE, 2),
     "rename a directory": Operation(protocol.RENAME, rename_directory, CHANGE, 2),
     "rename, replacing": Operation(protocol.RENAME, rename_replace, CHANGE, 3),
+    "rename, replacing one of two": Operation(
+        protocol.RENAME, rename_replace_one_of_two, CHANGE, 2
+    ),
     "rename, exchanging": Operation(protocol.RENAME2, rename_exchange),
     "write": Operation(protocol.WRITE, write),
     "append": Operation(protocol.WRITE, append),

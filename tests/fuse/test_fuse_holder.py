@@ -19,6 +19,7 @@ from killpoints import Plan, broken_mark
 from everup.capture import protocol
 from everup.capture.liveness import SILENT_S, STUCK_S
 from everup.errors import NotConnected
+from everup.wire.local import subscribe
 
 pytestmark = pytest.mark.fuse
 REPLACED_S = 10.0
@@ -79,6 +80,9 @@ def test_a_stopped_worker_is_replaced(held: Held) -> None:
     assert SILENT_S - 1 < timed((held.tree / "d").mkdir) < REPLACED_S
     worker = held.wait_served()["worker"]
     assert worker["restarts"] == 1 and "stopped" in worker["reason"]
+    first = subscribe(held.places.guard_socket, "subscribe").receive()
+    assert first is not None and first["event"] == "guard-worker-replaced"
+    assert worker["reason"] in first["sentence"]
     held.compare()
 
 

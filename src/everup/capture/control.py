@@ -25,6 +25,8 @@ from everup.wire.local import Reply, Stream
 
 FOLLOW_IDLE_S = 5.0
 EVENTS_STEP_S = 1.0
+NEWS_S = 30.0
+"""For so long a worker says that it is a new one, to whoever begins to listen."""
 
 
 class Control:
@@ -32,6 +34,7 @@ class Control:
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
+        self._began_s = time.monotonic()
         self._verbs: dict[str, Callable[[dict[str, Any]], Reply | Stream]] = {
             "status": self._status,
             "arm": self._arm,
@@ -182,6 +185,10 @@ class Control:
         memory = self._guard.memory
         told = load_behind(memory)
         quiet_s = 0.0
+        keeping = self._guard.keeping
+        if keeping.restarts and time.monotonic() < self._began_s + NEWS_S:
+            sentence = f"The guard's worker was replaced: {keeping.reason}."
+            yield {"event": "guard-worker-replaced", "severity": "warning", "sentence": sentence}
         while True:
             time.sleep(EVENTS_STEP_S)
             quiet_s += EVENTS_STEP_S
