@@ -14,6 +14,8 @@ import pytest
 from cutting import SmallDisk
 from guarding import GuardProcess
 
+from everup.journal.activity import load_mark
+
 pytestmark = pytest.mark.fuse
 MEBIBYTES = 24
 
@@ -97,6 +99,26 @@ def test_what_was_synced_survives_a_power_cut(on_disk: OnDisk) -> None:
         assert (below / name).read_bytes()[:5000] == (name.encode() * 1000)[:5000]
     # Control: this disk does lose what was not synced.
     assert (below / "nothing").read_bytes()[:5000] == bytes(5000)
+
+
+def test_what_the_activity_mark_says_survives_a_power_cut(on_disk: OnDisk) -> None:
+    """Nobody has synced this file but the guard, before it says that everything is on the disk."""
+    guard = on_disk.guard
+    content = b"never synced by its application" * 100
+    (guard.tree / "file").write_bytes(content)
+    written = guard.call("status")["sequence"]
+    # A tree that joins makes a mark due at once, for all of them.
+    second = guard.base / "second"
+    second.mkdir()
+    guard.paths.append(second)
+    guard.arm()
+    for _ in range(1000):
+        mark = load_mark(guard.places.state)
+        if mark is not None and mark.position.sequence >= written:
+            break
+        time.sleep(0.01)
+    assert mark is not None and mark.position.sequence >= written
+    assert (on_disk.cut_power() / "file").read_bytes() == content
 
 
 def test_a_short_write_is_recorded_as_what_was_written(on_disk: OnDisk) -> None:

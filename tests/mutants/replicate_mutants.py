@@ -201,4 +201,19 @@ REPLICATE = (
         "        for record in end.loose[:0]:\n",
         "tests/unit/test_activity.py::test_what_lies_behind_the_mark_is_doubtful",
     ),
+    Mutant(
+        "check_sum_of_a_frame_not_compared",
+        "wire/frames.py",
+        "            if crc32c(payload) != check:\n",
+        "            if payload is None:\n",
+        "tests/unit/test_wire_frames.py::test_a_flipped_bit_is_never_taken_for_a_frame",
+    ),
+    Mutant(
+        "length_of_a_frame_not_bounded",
+        "wire/frames.py",
+        "            _check_length(kind, length)\n            end = offset",
+        "            end = offset",
+        "tests/unit/test_fuzz_wire.py"
+        "::test_a_length_that_is_too_large_is_refused_before_anything_is_held",
+    ),
 )
