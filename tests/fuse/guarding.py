@@ -137,9 +137,18 @@ class GuardProcess:
         table = NodeTable(memory_directory(self.places) / str(tree))
         return [((table.entry(node) or (0, b""))[1], table.lookups(node)) for node in table]
 
+    def batch_closed(self) -> None:
+        """Wait until everything that was answered is in a closed batch."""
+        for _ in range(1000):
+            status = self.wait_served()
+            if status["sequence"] == status["position"]["sequence"]:
+                return
+            time.sleep(0.01)
+        raise AssertionError("the batch is not closed")
+
     def compare(self, tree: int = 1) -> None:
         """The journal, replayed from its beginning, must give exactly the lower tree."""
-        time.sleep(0.1)
+        self.batch_closed()
         target = self.base / f"replay{tree}-{time.monotonic_ns()}"
         target.mkdir()
         result = replay(self.places.journal, target, tree, root_object_id(GROUP_ID, tree))

@@ -10,13 +10,19 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from crc32c import crc32c
 
+from everup.places import Places
+
 HEADER = struct.Struct("<4sIIBBHQQQQQ16sII")
 SEGMENT_HEADER_BYTES = 64
+OPEN_BATCH = struct.Struct("<QQQ")
+OPEN_BATCH_BYTES = 64
+TRIES = 1000
 BATCH, CREATE, ORPHAN, UNLINK, LINK, RENAME = 2, 10, 11, 12, 13, 14
 WRITE, TRUNCATE, ALLOCATE, ATTRIBUTES, SET_XATTR, REMOVE_XATTR, TIMES = 20, 21, 22, 23, 24, 25, 26
 EXCHANGE = 2
@@ -35,7 +41,11 @@ class Entry(NamedTuple):
 
 
 class Tail:
-    """Follows a journal; check sums and sequences are asserted."""
+    """Follows a journal; check sums and sequences are asserted.
+
+    The records of the batch that is not closed yet lie in shared memory; a batch stands in a
+    segment as a whole. What was seen in memory is not told again when it comes there.
+    """
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
@@ -45,36 +55,76 @@ class Tail:
 
     def new(self) -> Iterator[Entry]:
         """The whole records that came since the last call."""
+        for _ in range(TRIES):
+            yield from self._from_segments()
+            found = self._from_memory()
+            if found is not None:
+                yield from found
+                return
+        raise AssertionError("the journal never stands still")
+
+    def _from_segments(self) -> Iterator[Entry]:
         for path in sorted(self._journal.glob("*.segment")):
             if self._path is None or path.name > self._path.name:
                 self._path, self._offset = path, SEGMENT_HEADER_BYTES
             if path == self._path:
-                yield from self._of(path)
+                with path.open("rb") as file:
+                    file.seek(self._offset)
+                    data = file.read()
+                for entry, length in _decode(data):
+                    self._offset += length
+                    if self.expected is None or entry.sequence >= self.expected:
+                        yield self._expect(entry)
 
-    def _of(self, path: Path) -> Iterator[Entry]:
-        with path.open("rb") as file:
-            file.seek(self._offset)
-            data = file.read()
-        offset = 0
-        while offset + HEADER.size <= len(data):
-            fields = HEADER.unpack_from(data, offset)
-            length, check, operation, tree = fields[1], fields[2], fields[3], fields[5]
-            sequence, object_id, arguments_length = fields[7], fields[11], fields[12]
-            if offset + length > len(data):
-                break
-            assert fields[0] == b"EVR1"
-            assert crc32c(data[offset + 12 : offset + length]) == check
-            assert self.expected in (None, sequence), (sequence, self.expected)
-            self.expected = sequence + 1
-            body = offset + HEADER.size
-            offset += length
-            self._offset += length
-            yield Entry(
-                operation, tree, sequence, object_id,
-                data[body : body + arguments_length],
-                data[body + arguments_length : offset],
-                fields[10],
-            )  # fmt: skip
+    def _expect(self, entry: Entry) -> Entry:
+        assert self.expected in (None, entry.sequence), (entry.sequence, self.expected)
+        self.expected = entry.sequence + 1
+        return entry
+
+    def _from_memory(self) -> list[Entry] | None:
+        """None: the batch was closed meanwhile, its first part is in a segment now."""
+        try:
+            data = open_batch_of(self._journal).read_bytes()
+        except FileNotFoundError:
+            return []
+        length, _, start = OPEN_BATCH.unpack_from(data)
+        held = [entry for entry, _ in _decode(data[OPEN_BATCH_BYTES : OPEN_BATCH_BYTES + length])]
+        if [entry.sequence for entry in held] != list(range(start + 1, start + 1 + len(held))):
+            return None
+        expected = self.expected or 1
+        if start >= expected:
+            return None
+        return [self._expect(entry) for entry in held if entry.sequence >= expected]
+
+
+def open_batch_of(journal: Path) -> Path:
+    """Where a guard with this journal keeps the batch that is not closed yet."""
+    memory = Places.below(journal.parents[3]).guard_memory
+    name = blake2b(os.fsencode(memory.resolve()), digest_size=8).hexdigest()
+    fallen_back = Path("/dev/shm") / f"everup-{name}" / "open-batch"
+    return fallen_back if fallen_back.exists() else memory / "open-batch"
+
+
+def _decode(data: bytes) -> Iterator[tuple[Entry, int]]:
+    """Records with their lengths, up to the first one that is not whole."""
+    offset = 0
+    while offset + HEADER.size <= len(data):
+        fields = HEADER.unpack_from(data, offset)
+        length, check, operation, tree = fields[1], fields[2], fields[3], fields[5]
+        sequence, object_id, arguments_length = fields[7], fields[11], fields[12]
+        if offset + length > len(data):
+            break
+        assert fields[0] == b"EVR1"
+        assert crc32c(data[offset + 12 : offset + length]) == check
+        body = offset + HEADER.size
+        offset += length
+        entry = Entry(
+            operation, tree, sequence, object_id,
+            data[body : body + arguments_length],
+            data[body + arguments_length : offset],
+            fields[10],
+        )  # fmt: skip
+        yield entry, length
 
 
 def entries(journal: Path) -> Iterator[Entry]:

@@ -1,5 +1,6 @@
 """The journal: what is written is read back whole, and damage is never misread."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,21 @@ from everup.journal.history import add_epoch, load_history
 from everup.journal.reader import Cursor, end_of, split_batch
 from everup.journal.record import HEADER_BYTES, Operation, decode, encode_head
 from everup.journal.segment import list_segments
-from everup.journal.writer import CAUSE_AGE, JournalWriter
+from everup.journal.writer import CAUSE_AGE, Closed, JournalWriter
 from everup.limits import SEGMENT_BYTES
 from everup.model.position import ORIGIN, Position
 
 OBJECT = bytes(range(16))
+END_BYTES = HEADER_BYTES + len(op.encode_batch_end(op.BatchEnd(0, 0, 0, bytes(16), 0)))
 
 
-def begun(directory: Path, epoch: int = 1, segment_bytes: int = SEGMENT_BYTES) -> JournalWriter:
-    writer = JournalWriter(directory, segment_bytes=segment_bytes)
+def begun(
+    directory: Path,
+    epoch: int = 1,
+    segment_bytes: int = SEGMENT_BYTES,
+    memory: Path | None = None,
+) -> JournalWriter:
+    writer = JournalWriter(directory, segment_bytes=segment_bytes, memory=memory)
     if writer.recover() is None:
         writer.begin_epoch(op.Epoch(epoch, ORIGIN, "primary", "boot", "founding"))
     return writer
@@ -32,6 +39,18 @@ def write_some(writer: JournalWriter, batches: int = 3, records: int = 4) -> Non
             arguments = op.encode_write(number * 10, b"base/1/2")
             writer.append(Operation.WRITE, 1, OBJECT, arguments, bytes([batch]) * 100)
         writer.close_batch(CAUSE_AGE, [op.ModifiedTime(1, OBJECT, 123456789)])
+
+
+def write_torn(writer: JournalWriter) -> None:
+    """Two records whose batch end never reached the disk: the power went while it was written."""
+    for size in (7, 8):
+        truncate = op.encode_truncate(op.Truncate(size, b"f"))
+        writer.append(Operation.TRUNCATE, 1, OBJECT, truncate)
+    closed = writer.close_batch(CAUSE_AGE)
+    os.truncate(closed.segment, closed.offset - END_BYTES)
+    for later in closed.segment.parent.glob("*.segment"):
+        if later > closed.segment:
+            later.unlink()
 
 
 def test_batches_come_back_as_written(tmp_path: Path) -> None:
@@ -84,14 +103,55 @@ def test_new_segments_begin_at_batch_ends(tmp_path: Path) -> None:
     assert recovered is not None and recovered.position == writer.position
 
 
-def test_records_of_an_open_batch_survive_a_restart(tmp_path: Path) -> None:
+def test_records_of_an_open_batch_survive_the_process(tmp_path: Path) -> None:
+    """They lie in shared memory; the segment holds whole batches only."""
+    directory, memory = tmp_path / "journal", tmp_path / "open-batch"
+    directory.mkdir()
+    writer = begun(directory, memory=memory)
+    write_some(writer, batches=1)
+    size = list_segments(directory)[-1].byte_count
+    for length in (7, 8):
+        truncate = op.encode_truncate(op.Truncate(length, b"f"))
+        writer.append(Operation.TRUNCATE, 1, OBJECT, truncate)
+    assert list_segments(directory)[-1].byte_count == size
+    again = JournalWriter(directory, memory=memory)
+    recovered = again.resume(Closed(writer.position, list_segments(directory)[-1].path, size))
+    assert [r.operation for r in recovered.loose] == [Operation.TRUNCATE] * 2
+    assert again.sequence == writer.sequence
+    again.append(Operation.TRUNCATE, 1, OBJECT, op.encode_truncate(op.Truncate(9, b"f")))
+    again.close_batch(CAUSE_AGE)
+    cursor = Cursor(directory, ORIGIN)
+    while (batch := cursor.next()) is not None:
+        last = batch
+    assert cursor.position == again.position and last.records == 3
+
+
+def test_an_open_batch_is_not_taken_up_behind_another_end(tmp_path: Path) -> None:
+    """The process died between the end of a batch and the next: nothing of it comes twice."""
+    directory, memory = tmp_path / "journal", tmp_path / "open-batch"
+    directory.mkdir()
+    writer = begun(directory, memory=memory)
+    before = writer.position
+    path = list_segments(directory)[-1].path
+    offset = path.stat().st_size
+    writer.append(Operation.TRUNCATE, 1, OBJECT, op.encode_truncate(op.Truncate(7, b"f")))
+    held = memory.read_bytes()
+    writer.close_batch(CAUSE_AGE)
+    memory.write_bytes(held)
+    again = JournalWriter(directory, memory=memory)
+    recovered = again.resume(Closed(before, path, offset))
+    assert recovered.position == writer.position and recovered.loose == ()
+    assert again.open_records == 0
+
+
+def test_records_behind_the_last_whole_batch_on_the_disk_are_kept(tmp_path: Path) -> None:
     writer = begun(tmp_path)
     write_some(writer, batches=1)
-    writer.append(Operation.TRUNCATE, 1, OBJECT, op.encode_truncate(op.Truncate(7, b"f")))
+    write_torn(writer)
     again = JournalWriter(tmp_path)
     recovered = again.recover()
     assert recovered is not None
-    assert [r.operation for r in recovered.loose] == [Operation.TRUNCATE]
+    assert [r.operation for r in recovered.loose] == [Operation.TRUNCATE] * 2
     again.append(Operation.TRUNCATE, 1, OBJECT, op.encode_truncate(op.Truncate(8, b"f")))
     again.close_batch(CAUSE_AGE)
     cursor = Cursor(tmp_path, ORIGIN)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from test_journal import OBJECT, begun, write_some
+from test_journal import END_BYTES, OBJECT, begun, write_some, write_torn
 
 from everup.errors import Corrupt
 from everup.journal import operation as op
@@ -30,14 +30,12 @@ SEGMENT_BYTES = 1500
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    """Several segments, and an open batch with two records at the end."""
+    """Several segments, and at the end two records of a batch that was cut off."""
     directory = tmp_path / "journal"
     directory.mkdir()
     writer = begun(directory, segment_bytes=SEGMENT_BYTES)
     write_some(writer, batches=8)
-    for size in (7, 8):
-        truncate = op.encode_truncate(op.Truncate(size, b"f"))
-        writer.append(Operation.TRUNCATE, 1, OBJECT, truncate)
+    write_torn(writer)
     assert len(list_segments(directory)) >= 4
     return directory
 
@@ -96,10 +94,12 @@ def test_a_tail_of_zeros_is_cut(journal: Path, length: int) -> None:
     last = list_segments(journal)[-1]
     with last.path.open("ab") as file:
         file.write(bytes(length))
-    recovered = JournalWriter(journal).recover()
+    again = JournalWriter(journal)
+    recovered = again.recover()
     assert recovered is not None and recovered.cut_bytes == length
     assert len(recovered.loose) == 2
-    assert last.path.stat().st_size == last.byte_count
+    again.close_batch(1)
+    assert last.path.stat().st_size == last.byte_count + END_BYTES
 
 
 def test_whole_records_behind_the_damage_are_not_cut_off(journal: Path) -> None:
@@ -212,8 +212,7 @@ def test_random_damage_is_never_misread(
     directory = tmp_path_factory.mktemp("damage")
     writer = begun(directory, segment_bytes=SEGMENT_BYTES)
     write_some(writer, batches=7)
-    truncate = op.encode_truncate(op.Truncate(7, b"f"))
-    writer.append(Operation.TRUNCATE, 1, OBJECT, truncate)
+    write_torn(writer)
     written = [batch.data for batch in batches_of(directory)]
     _damage(data, directory)
     read = [batch.data for batch in batches_of(directory)]
@@ -229,7 +228,7 @@ def test_random_damage_is_never_misread(
         return
     # What follows a cut is a chain of its own that every reader accepts.
     cut_at = again.position
-    again.append(Operation.TRUNCATE, 1, OBJECT, truncate)
+    again.append(Operation.TRUNCATE, 1, OBJECT, op.encode_truncate(op.Truncate(7, b"f")))
     again.close_batch(1)
     (only,) = batches_of(directory, cut_at)
     assert only.end == again.position

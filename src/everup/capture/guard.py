@@ -69,8 +69,8 @@ class Guard:
         self.keeping = keeping
         self.sessions: dict[int, Session] = {}
         self.paths: dict[int, Path] = {}
-        self.journal = JournalWriter(places.journal)
         self.memory = runstate.memory_directory(places)
+        self.journal = JournalWriter(places.journal, memory=self.memory / "open-batch")
         ends = BatchEnds(self.memory / "batch-end", places.journal)
         lease = LeasePageReader(places.lease_page, boot_id())
         self._touched = Touched(self.memory / "touched")

@@ -136,6 +136,21 @@ def scan(info: SegmentInfo, from_offset: int = HEADER_BYTES, at: Position | None
     return Scan(position, batch_offset, tuple(loose), offset, problem)
 
 
+def whole_records(data: bytes, after: int) -> tuple[Record, ...]:
+    """Records one behind the other, from the one that follows sequence `after`, as far as whole."""
+    view, offset = memoryview(data), 0
+    found: list[Record] = []
+    try:
+        while (record := decode(view, offset)) is not None:
+            if record.sequence != after + len(found) + 1:
+                break
+            found.append(record)
+            offset += record.length
+    except Corrupt:
+        pass
+    return tuple(found)
+
+
 def placed(problem: Corrupt, path: Path, offset: int, sequence: int) -> Corrupt:
     """The same problem with the place where it was found."""
     return Corrupt(

@@ -2,7 +2,8 @@
 
 What enters: operations with their arguments. What leaves: a sequence for each, a position for each
 closed batch. The guard holds `lock` over whatever must be one step with an append (a path hint
-and the table it comes from). Recovery after a crash is the ordinary start (`recover`).
+and the table it comes from). Recovery after a crash is the ordinary start (`recover`). Records wait
+in shared memory (`openbatch`) until their batch is closed; segments hold whole batches only.
 """
 
 import os
@@ -10,11 +11,10 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from blake3 import blake3
-
 from everup.errors import Corrupt
 from everup.journal import recovery
 from everup.journal.gap import GAP_RECORDS, NewChain, write_new_chain
+from everup.journal.openbatch import OpenBatch
 from everup.journal.operation import (
     BatchEnd,
     Epoch,
@@ -23,8 +23,8 @@ from everup.journal.operation import (
     encode_batch_end,
     encode_times,
 )
-from everup.journal.reader import Scan, scan
-from everup.journal.record import Operation, Record, decode, encode_head
+from everup.journal.reader import Scan, chain, scan, whole_records
+from everup.journal.record import Operation, Record, encode_head
 from everup.journal.segment import (
     HEADER_BYTES,
     SUFFIX,
@@ -69,18 +69,22 @@ class JournalWriter:
     """
 
     def __init__(
-        self, directory: Path, door: Door = REAL_DOOR, segment_bytes: int = SEGMENT_BYTES
+        self,
+        directory: Path,
+        door: Door = REAL_DOOR,
+        segment_bytes: int = SEGMENT_BYTES,
+        memory: Path | None = None,
     ) -> None:
+        """`memory`: file on tmpfs for the open batch; without, it dies with this process."""
         self.lock = threading.Lock()
         self.epoch = 0
         self.sequence = 0
-        self.batch_bytes = 0
         self._directory = directory
         self._door = door
         self._file = SegmentAppender(directory, door, "append-journal", segment_bytes)
         self._start = Position(0, 0, bytes(CHECKSUM_BYTES))
         self._records = 0
-        self._hash = blake3(self._start.checksum)
+        self._open = OpenBatch(memory)
 
     @property
     def position(self) -> Position:
@@ -105,9 +109,9 @@ class JournalWriter:
         last, result, stranded = found
         if stranded is not None:
             raise recovery.stranded_problem(last.path, result, stranded)
-        self._go_on(last.path, result)
+        loose = self._go_on(last.path, result)
         cut = last.byte_count - result.loose_end_offset
-        return Recovered(self._start, result.loose, cut, result.problem)
+        return Recovered(self._start, loose, cut, result.problem)
 
     def resume(self, closed: Closed) -> Recovered:
         """Go on behind a batch end that this process's predecessor left in shared memory.
@@ -122,9 +126,9 @@ class JournalWriter:
         size = path.stat().st_size
         info = SegmentInfo(path, start.sequence + 1, start, size)
         result = scan(info, offset, start)
-        self._go_on(path, result)
+        loose = self._go_on(path, result)
         cut = size - result.loose_end_offset
-        return Recovered(self._start, result.loose, cut, result.problem)
+        return Recovered(self._start, loose, cut, result.problem)
 
     def stand_at(self, position: Position) -> None:
         """A journal that cannot be read ended here, as far as anybody knows. Only `prepare` and
@@ -133,22 +137,27 @@ class JournalWriter:
         self._begin_batch(position)
         self.epoch, self.sequence = position.epoch, position.sequence
 
-    def _go_on(self, path: Path, result: Scan) -> None:
-        self._file.open_at(path, result.loose_end_offset)
-        self._begin_batch(result.end)
-        self.epoch = result.loose[-1].epoch if result.loose else result.end.epoch
-        self.sequence = result.end.sequence + len(result.loose)
-        self._records = len(result.loose)
-        self.batch_bytes = result.loose_end_offset - result.end_offset
-        with path.open("rb") as file:
-            file.seek(result.end_offset)
-            self._hash.update(file.read(self.batch_bytes))
+    def _go_on(self, path: Path, result: Scan) -> tuple[Record, ...]:
+        """Stand behind the last whole batch; the records of the open one."""
+        if not self._open.load(result.end):
+            # Of a batch that was being written when the power went, or none.
+            self._open.begin(result.end)
+            with path.open("rb") as file:
+                file.seek(result.end_offset)
+                self._open.append(file.read(result.loose_end_offset - result.end_offset), b"")
+        self._file.open_at(path, result.end_offset)
+        loose = whole_records(bytes(self._open.view), result.end.sequence)
+        self._open.keep(sum(record.length for record in loose))
+        self._start = result.end
+        self._records = len(loose)
+        self.epoch = loose[-1].epoch if loose else result.end.epoch
+        self.sequence = result.end.sequence + len(loose)
+        return loose
 
     def _begin_batch(self, start: Position) -> None:
         self._start = start
         self._records = 0
-        self.batch_bytes = 0
-        self._hash = blake3(start.checksum)
+        self._open.begin(start)
 
     def begin_epoch(self, epoch: Epoch) -> Closed:
         """Durably write the first batch of a new epoch, building on `epoch.parent`.
@@ -163,8 +172,6 @@ class JournalWriter:
         if epoch.parent != self._start or self._file.path is None:
             self._forget_segments()
             self._file.begin(epoch.parent.sequence + 1, epoch.parent)
-        elif self._records:
-            self._file.open_at(self._file.path, self._file.offset - self.batch_bytes)
         self._begin_batch(epoch.parent)
         self.sequence = epoch.parent.sequence
         self.epoch = epoch.epoch
@@ -174,22 +181,9 @@ class JournalWriter:
         self._file.sync()
         return closed
 
-    def open_batch(self) -> list[Record]:
-        """The records that were appended and have no batch end yet. Raises OSError, Corrupt."""
-        path = self._file.path
-        if path is None or not self._records:
-            return []
-        with path.open("rb") as file:
-            file.seek(self._file.offset - self.batch_bytes)
-            data = memoryview(file.read(self.batch_bytes))
-        found: list[Record] = []
-        at = 0
-        while (record := decode(data, at)) is not None:
-            found.append(record)
-            at += record.length
-        if len(found) != self._records:
-            raise Corrupt(f"the open batch in {path} cannot be read", code="journal-batch")
-        return found
+    def open_batch(self) -> tuple[Record, ...]:
+        """The records that were appended and have no batch end yet."""
+        return whole_records(bytes(self._open.view), self._start.sequence)
 
     def behind_everything(self) -> int:
         """The sequence at which a new chain may begin: no record, and no segment (also an empty
@@ -231,11 +225,12 @@ class JournalWriter:
         flags: int = 0,
     ) -> int:
         """Append one record; returns its sequence."""
+        sequence = self.sequence + 1
         head = encode_head(
             operation,
             tree,
             self.epoch,
-            self.sequence + 1,
+            sequence,
             object_id,
             arguments,
             payload,
@@ -244,26 +239,23 @@ class JournalWriter:
             boot_ns=boottime_ns(),
             flags=flags,
         )
-        self._file.append((head, payload) if payload else (head,))
-        self._hash.update(head)
-        if payload:
-            self._hash.update(payload)
-        self.sequence += 1
+        self._open.append(head, payload)
+        self.sequence = sequence
         self._records += 1
-        self.batch_bytes += len(head) + len(payload)
-        return self.sequence
+        return sequence
 
     @property
     def batch_full(self) -> bool:
-        return self.batch_bytes >= BATCH_BYTES
+        return self._open.byte_count >= BATCH_BYTES
 
     def close_batch(self, cause: int, times: list[ModifiedTime] | None = None) -> Closed:
         """End the open batch, with the modification times of what it touched before its end."""
         assert self._records, "an empty batch has no end"
         if times:
             self.append(Operation.TIMES, 0, NO_OBJECT, b"", encode_times(times))
-        checksum = self._hash.digest(length=CHECKSUM_BYTES)
-        end = BatchEnd(self._start.sequence + 1, self._records, self.batch_bytes, checksum, cause)
+        body = self._open.view
+        checksum = chain(self._start, body)
+        end = BatchEnd(self._start.sequence + 1, self._records, len(body), checksum, cause)
         head = encode_head(
             Operation.BATCH,
             0,
@@ -274,7 +266,7 @@ class JournalWriter:
             wall_ns=wall_ns(),
             boot_ns=boottime_ns(),
         )
-        self._file.append((head,))
+        self._file.append((body, head))
         self.sequence += 1
         self._begin_batch(Position(self.epoch, self.sequence, checksum))
         assert self._file.path is not None
