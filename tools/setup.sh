@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 # What a protected server needs, what the lab runs, what the tests read.
 packages=(
   python3-venv nftables iproute2 e2fsprogs xfsprogs systemd systemd-container dbus libpam-systemd
-  postgresql postgresql-contrib mariadb-server etcd-server etcd-client sqlite3 git attr acl chromium curl arping stress-ng
+  postgresql postgresql-contrib mariadb-server etcd-server etcd-client fio sysbench sqlite3 git attr acl chromium curl arping stress-ng
 )
 
 missing=()
