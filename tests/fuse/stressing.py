@@ -21,6 +21,8 @@ LEFT_OUT = {
 SMALLER = [
     "--hdd-bytes", "4m", "--iomix-bytes", "8m", "--fallocate-bytes", "4m", "--copy-file-bytes",
     "128m", "--sync-file-bytes", "2m", "--fiemap-bytes", "1m", "--dentries", "512",
+    # The replayer of the tests names directories by their whole path.
+    "--dirdeep-inodes", "400",
 ]  # fmt: skip
 CLEAN_UP_S = 120
 _RAN = re.compile(r"metrc: .*\] ([\w-]+) +\d+ ")

@@ -37,6 +37,7 @@ def run(memory: dict[str, Any], keep: Callable[[], None]) -> None:
             mounted = run_stress(guard.tree, names, MOUNT_S)
             memory["mounted"] = sorted(mounted.passed)
             memory["findings"] += findings(below, mounted)
+            keep()
             memory["findings"] += _of_the_guard(guard)
         finally:
             guard.stop()
