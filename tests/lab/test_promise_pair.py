@@ -64,6 +64,41 @@ def test_an_idle_pair_swaps_roles_there_and_back(pair: Group) -> None:
     assert found == ["0", "1"]
 
 
+def test_what_differs_on_the_passive_is_found_named_and_repaired(pair: Group) -> None:
+    """`everup verify` and `everup sync`, asked on the passive server too; `everup queue` beside."""
+    whole(pair, "primary")
+    active, passive = (pair.lab.server(name) for name in SERVERS)
+    active.run(["dd", "if=/dev/urandom", f"of={PATH}/big", "bs=64k", "count=8", "conv=fsync"])
+    job = pair.everup("secondary", "verify")["job"]
+    assert job["result"]["servers"]["secondary"]["trees"]["1"]["out_of_sync"] == 0
+    lower = passive.disk.real(PATH) / "big"
+    before = lower.stat()
+    with lower.open("r+b") as file:
+        file.seek(100_000)
+        file.write(b"rotten")
+    os.utime(lower, ns=(before.st_atime_ns, before.st_mtime_ns))
+    passive.run(["sysctl", "-w", "vm.drop_caches=3"], check=False)
+    done = active.run([EVERUP, "--json", "verify"], check=False)
+    assert done.exit_code == EXIT_REFUSED and '"different"' in done.output, done.output
+    assert f"{PATH}/big on secondary" in done.output
+    job = pair.everup("primary", "sync")["job"]
+    assert "proven equal" in job["sentence"]
+    assert lower.read_bytes() == (active.disk.real(PATH) / "big").read_bytes()
+    queues = {each["server"]: each for each in pair.everup("primary", "queue")["servers"]}
+    assert queues["primary"]["send"][0]["in_sync"]
+    assert queues["secondary"]["proven"]["objects"] >= 1
+    # This server was active before: what a repair overwrites on it is kept, and may be taken away.
+    for bundle in pair.everup("primary", "divergence", "list")["bundles"]:
+        name, server = bundle["id"], bundle["server"]
+        kept = pair.everup("primary", "divergence", "show", name)["bundle"]["objects_kept"]
+        assert kept and all(each["path"].startswith(PATH) for each in kept)
+        pair.everup(server, "divergence", "export", name, f"/root/{name}.tar")
+        listed = pair.lab.server(server).run(["tar", "tf", f"/root/{name}.tar"]).output
+        assert f"{name}/files{kept[0]['path']}" in listed
+        pair.everup("primary", "divergence", "delete", name)
+    assert pair.everup("primary", "divergence", "list")["bundles"] == []
+
+
 def test_a_passive_server_alone_waits_for_a_person(pair: Group) -> None:
     whole(pair, "primary")
     server = pair.lab.server("secondary")
