@@ -90,7 +90,8 @@ class Wiring:
             self._stop_relay(plan.cable(name))
         self._base.run(["ip", "netns", "delete", plan.name], check=False)
         left = [name for name in plan.hosts if self._device_exists(plan.cable(name))]
-        self._ip([f"link delete {plan.cable(name)}" for name in left])
+        # The kernel takes a namespace's cables away a moment later, perhaps just now.
+        self._ip([f"link delete {plan.cable(name)}" for name in left], missing_is_fine=True)
 
     def cut(self, plan: ServerPlan, network: str, one_way: str = "") -> None:
         """Cut the cable, or silence one direction of it (seen from the server)."""
@@ -194,4 +195,5 @@ class Wiring:
     def _ip(self, commands: list[str], *, missing_is_fine: bool = False) -> None:
         if commands:
             batch = "".join(f"{command}\n" for command in commands)
-            self._base.run(["ip", "-batch", "-"], stdin=batch, check=not missing_is_fine)
+            force = ["-force"] if missing_is_fine else []
+            self._base.run(["ip", *force, "-batch", "-"], stdin=batch, check=not missing_is_fine)

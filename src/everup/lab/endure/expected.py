@@ -67,7 +67,8 @@ EXPECTED: tuple[Expected, ...] = (
     _say(
         "everup-agent",
         r"event_log: (list-shrunk|stand-failover|granted-failover|active-after-failover|"
-        r"active-again|booted-in-office|lease-lost|gate-lost|promotion-lost|withdrawn): ",
+        r"active-again|booted-in-office|lease-lost|gate-lost|promotion-lost|withdrawn|"
+        r"divergence): ",
         "the loss of a server is an event that people hear of",
         *_ENDS_A_LEASE,
         "full-disk",
@@ -148,6 +149,12 @@ EXPECTED: tuple[Expected, ...] = (
         "everup-guard",
         r"^everup-guard: (the )?worker ended (with -9; it is replaced|\(-9\), starting it again)",
         "the holder replaces a killed worker",
+        "kill",
+    ),
+    _say(
+        "everup-agent",
+        r"event_log: guard-worker-replaced: ",
+        "and people find it among the events",
         "kill",
     ),
     _say(
