@@ -117,7 +117,7 @@ class Jobs:
         return job
 
     def get(self, job_id: str) -> Job:
-        """Raises NotConnected (code `unknown-job`) for a job that this agent does not know."""
+        """Raises Refused (code `unknown-job`) for a job that this agent does not know."""
         job = self._jobs.get(job_id)
         if job is None:
             raise Refused(

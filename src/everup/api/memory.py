@@ -14,7 +14,7 @@ from typing import IO, Any
 from everup import __version__
 from everup.agent.bundles import Bundles
 from everup.api.facade import Json
-from everup.errors import NotConnected, Refused
+from everup.errors import Refused
 
 IDENTITIES = ("primary", "secondary", "tertiary")
 
@@ -109,7 +109,7 @@ class MemoryAgent:
         try:
             return dict(self._jobs[job_id])
         except KeyError as error:
-            raise NotConnected(f"there is no job {job_id!r}", code="unknown-job") from error
+            raise Refused(f"there is no job {job_id!r}", code="unknown-job") from error
 
     async def verify(self, path: str | None, gentle: bool) -> Json:
         self.calls.append(("verify", path, gentle))
