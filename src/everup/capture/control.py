@@ -63,6 +63,8 @@ class Control:
         order = guard.order
         # Before the sequence: who is waited for now is waited for from that sequence on.
         policy = order.policy
+        # Before the position: a journal that goes on again stands behind its gap.
+        journal = self._journal()
         closed = order.closed
         position = closed.position if closed and guard.sessions else guard.journal.position
         features = [session.slots.features for session in guard.sessions.values()]
@@ -72,7 +74,7 @@ class Control:
             "trees": self._trees(),
             "position": position.to_json(),
             "sequence": guard.journal.sequence,
-            "journal": self._journal(),
+            "journal": journal,
             "mode": policy.mode,
             "must_acknowledge": list(policy.must_acknowledge),
             "waiting_fsyncs": sum(session.waiting for session in guard.sessions.values()),

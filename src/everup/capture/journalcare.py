@@ -232,7 +232,6 @@ class JournalCare:
                 # A new epoch has begun meanwhile, or the gate is closing.
                 chain.path.unlink()
                 return
-            self._note_open_batch()
             closed = journal.enter(chain)
             dirty = self._dirty.take()
             order.journal_again(closed)
@@ -243,17 +242,6 @@ class JournalCare:
         self.epoch_begun()
         order.after_journal_again()
         _say(f"the journal goes on behind a gap at {chain.end.epoch}/{chain.end.sequence}")
-
-    def _note_open_batch(self) -> None:
-        """Its records never got a position: they belong to the gap. The lock is held."""
-        try:
-            for record in self._journal.open_batch():
-                self._dirty.note(
-                    record.tree, record.operation, record.object_id, bytes(record.arguments),
-                    len(record.payload),
-                )  # fmt: skip
-        except (OSError, Corrupt):
-            self._dirty.lose()
 
     def _put_off(self, problem: str) -> None:
         if self._retry_s == RETRY_S_MIN:

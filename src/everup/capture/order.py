@@ -194,6 +194,13 @@ class Order:
         if self.journal_state != "ok":
             return
         self.journal_state, self.journal_sentence = state, sentence
+        # What the open batch holds never gets a position: it belongs to the gap.
+        for record in self.journal.open_batch():
+            if self.dirty is not None:
+                self.dirty.note(
+                    record.tree, record.operation, record.object_id, bytes(record.arguments),
+                    len(record.payload),
+                )  # fmt: skip
         print(f"everup-guard: {sentence}", file=sys.stderr, flush=True)
         self.on_journal_changed()
         with self._follow:
@@ -206,11 +213,11 @@ class Order:
 
     def journal_again(self, closed: Closed) -> None:
         """The journal goes on behind a gap; the lock is held."""
-        self.journal_state, self.journal_sentence = "ok", ""
         for _, hot in self._touched:
             hot.touched = False
         self._touched.clear()
         self._note_closed(closed)
+        self.journal_state, self.journal_sentence = "ok", ""
 
     def after_journal_again(self) -> None:
         """The same, without the lock: who waits for a sync now waits for the new chain."""
