@@ -17,14 +17,20 @@ class FakeSystemd:
         self._drop_ins: dict[str, tuple[str, ...]] = {}
         self.active: set[str] = set()
         self.calls: list[str] = []
+        self.shut_down = False
 
     async def state(self, name: str) -> UnitState:
         active = "active" if name in self.active else "inactive"
         load = "not-found" if _is(name, "nowhere") else "loaded"
         return UnitState(name, load, active, "", self._drop_ins.get(name, ()))
 
+    async def stopping(self) -> bool:
+        return self.shut_down
+
     async def start(self, name: str, deadline_ms: int) -> None:
         self.calls.append(f"start {name}")
+        if self.shut_down:
+            raise SystemdError(f"systemd refused StartUnit: {name} is destructive.")
         if _is(name, "slow"):
             raise DeadlinePassed(f"{name} did not start in {deadline_ms} ms")
         held = bool(self._drop_ins.get(name)) and not self._flag.exists()

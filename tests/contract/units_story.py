@@ -39,6 +39,7 @@ async def _states(manager: Manager) -> None:
     assert (await manager.state(name("nowhere"))).load == "not-found"
     state = await manager.state(name("good"))
     assert (state.load, state.active) == ("loaded", "inactive")
+    assert not await manager.stopping(), "nobody shuts this server down"
 
 
 async def _starts(manager: Manager) -> None:

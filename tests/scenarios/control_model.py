@@ -98,7 +98,7 @@ class Group(Turns):
         server.up = server.agent = True
         server.boots += 1
         server.started = server.booted = self.now
-        server.flag = server.address = False
+        server.flag = server.address = server.stopping = False
         server.gate, server.stream, server.in_sync = "closed", "idle", False
         server.units = "inactive" if server.held else "active"
         server.outcomes = {}
@@ -128,6 +128,11 @@ class Group(Turns):
 
     def _cmd_mend_units(self, name: str) -> None:
         self.servers[name].units_broken = False
+
+    def _cmd_shut_down(self, name: str) -> None:
+        """systemd stops the protected units first, Everup's own processes later."""
+        self.servers[name].stopping = True
+        self.servers[name].units = "inactive"
 
     def _cmd_unit_dies(self, name: str) -> None:
         self.servers[name].units = "failed"

@@ -44,6 +44,7 @@ class Turns(World):
             ),
             replicator=self._replicator(server),
             units=(m.Unit(UNITS[0], server.units, server.held),),
+            stopping=server.stopping,
             page_epoch=epoch,
             page_left_ms=max(0, deadline - self.now),
             flag=server.flag,
@@ -270,6 +271,8 @@ class Turns(World):
         server.address = False
 
     def _do_StartUnits(self, server: Server, action: a.StartUnits) -> tuple[bool, str]:
+        if server.stopping:
+            return False, "Transaction for postgresql.service/start is destructive."
         server.units = "failed" if server.units_broken else "active"
         return not server.units_broken, "the unit failed" if server.units_broken else ""
 

@@ -79,6 +79,7 @@ class Server:
     units: str = "active"
     held: bool = False  # survives
     units_broken: bool = False
+    stopping: bool = False
     # executor
     lanes: dict[a.Lane, list[Work]] = field(default_factory=dict)
     outcomes: dict[str, m.Outcome] = field(default_factory=dict)

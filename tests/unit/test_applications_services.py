@@ -147,3 +147,19 @@ async def test_applications_of_a_busy_systemd_are_believed_for_a_while(
     await asyncio.wait_for(woken.wait(), 5)
     (unit,) = await watch.read(("db",), 1000) or ()
     assert unit.state == "active"
+
+
+async def test_applications_stopped_by_a_shutdown_are_seen_with_it(
+    services: Services, systemd: FakeSystemd
+) -> None:
+    await systemd.start("db.service", 1000)
+    watch = UnitWatch(services)
+    await watch.read(("db",), 1000)
+    assert not watch.stopping
+    systemd.shut_down = True
+    await systemd.stop("db.service", 1000)
+    watch.changed()
+    units = await watch.read(("db",), 1000)
+    assert units is not None and units[0].state == "inactive" and watch.stopping
+    with pytest.raises(SystemdError):
+        await services.start(("db",), 1000)

@@ -293,3 +293,16 @@ def test_the_lease_is_released_for_a_voter_only_and_not_during_a_change_of_the_r
     assert actions(after, before) == []
     assert actions(after, None) == [a.Release()]
     assert actions(RECORD, None) == [a.Release()]
+
+
+def test_a_refused_start_is_told_with_one_full_stop() -> None:
+    failed = m.Outcome("StartUnits", False, 99_000, sentence="systemd refused StartUnit: no.")
+    stopped = (m.Unit("db", "inactive", True),)
+    seen = _serving(units=stopped, outcomes=(failed,))
+    said = decide(ACTIVE, seen).said
+    assert [x.sentence for x in said if x.row == "units-failed"] == [
+        "The applications do not run on a: systemd refused StartUnit: no."
+    ]
+    ending = decide(ACTIVE, replace(seen, stopping=True))
+    assert "units-failed" not in ending.fired and "units-on" not in ending.fired
+    assert "shut down" in ending.sentence

@@ -44,6 +44,8 @@ class Manager(Protocol):
 
     async def state(self, name: str) -> UnitState: ...
 
+    async def stopping(self) -> bool: ...
+
     async def start(self, name: str, deadline_ms: int) -> None: ...
 
     async def stop(self, name: str, deadline_ms: int) -> bool: ...
@@ -65,6 +67,10 @@ class Services:
         """The wanted units, and those that are still held from an earlier time."""
         names = dict.fromkeys((*wanted, *self._held_names(wanted)))
         return tuple([await self._unit(name) for name in names])
+
+    async def stopping(self) -> bool:
+        """Whether this server is being shut down."""
+        return await self._manager.stopping()
 
     def _held_names(self, wanted: tuple[str, ...]) -> list[str]:
         known = {unit_name(name) for name in wanted}
@@ -143,10 +149,16 @@ class UnitWatch:
         self._services = services
         self._refreshed = refreshed
         self._known: tuple[Unit, ...] | None = None
+        self._stopping = False
         self._wanted: tuple[str, ...] = ()
         self._asked_at = float("-inf")
         self._stale = True
         self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """This server is being shut down, as far as systemd has said."""
+        return self._stopping
 
     def changed(self) -> None:
         """Something happened in systemd."""
@@ -178,11 +190,14 @@ class UnitWatch:
         at = time.monotonic()
         try:
             known = await self._services.states(wanted)
+            # Asked last: a unit that is seen stopped by a shutdown is never seen without it.
+            stopping = await self._services.stopping()
         except (EverupError, OSError) as error:
             log.warning("the states of the units are unknown: %s", error)
             self._stale = True
             return
-        news = known != self._known or wanted != self._wanted
+        news = known != self._known or wanted != self._wanted or stopping != self._stopping
+        self._stopping = stopping
         self._known, self._wanted, self._asked_at = known, wanted, at
         if news:
             self._refreshed()

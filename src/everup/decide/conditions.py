@@ -353,7 +353,13 @@ def units_not_stopped(s: State, o: Observation) -> bool:
 
 
 def start_failed(s: State, o: Observation) -> bool:
-    return failed(s, o, "StartUnits") and not units_running(s, o)
+    """While the server is shut down systemd refuses every start: that is no failure."""
+    return failed(s, o, "StartUnits") and not units_running(s, o) and not o.stopping
+
+
+def stopping(s: State, o: Observation) -> bool:
+    """This server is being shut down; its own processes are stopped after the units."""
+    return o.stopping
 
 
 def out_of_service(s: State, o: Observation) -> bool:

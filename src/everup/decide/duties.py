@@ -269,7 +269,7 @@ _SERVE = (
     Row(
         "units-on",
         (Role.PROMOTING, Role.ACTIVE),
-        c.all_of(c.lease_held, c.gate_open, c.flag_up, c.units_not_running),
+        c.all_of(c.lease_held, c.gate_open, c.flag_up, c.units_not_running, c.negated(c.stopping)),
         "The protected units are started.",
         deeds=_start,
     ),

@@ -29,7 +29,8 @@ def situation(s: State, o: Observation) -> str:
     if s.role in (Role.PASSIVE, Role.REJOINING):
         return standing.why_not(s, o) or "about to stand for the active role"
     if s.role is Role.ACTIVE:
-        return f"active under epoch {s.epoch}"
+        ending = ", and is being shut down" if o.stopping else ""
+        return f"active under epoch {s.epoch}{ending}"
     sentences = {
         Role.STANDING: "asks the voters for the lease",
         Role.PROMOTING: f"goes into service under epoch {s.epoch}",

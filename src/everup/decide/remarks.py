@@ -75,12 +75,14 @@ def _trouble_words(s: State, o: Observation) -> dict[str, str]:
     drain = o.outcome(f"Drain {s.epoch}")
     opened = o.outcome("OpenGate")
     reasons = [x.sentence for x in (drain, opened) if x is not None and not x.done]
-    return {
+    found = {
         "apply": o.replicator.trouble if o.replicator is not None else "",
         "journal": o.guard.journal_sentence if o.guard is not None else "",
         "units": start.sentence if start is not None else "",
         "promotion": reasons[0] if reasons else "",
     }
+    # The row's sentence brings its own full stop; systemd's often has one too.
+    return {name: sentence.rstrip(".") for name, sentence in found.items()}
 
 
 def _promotion_stuck(s: State, o: Observation) -> bool:

@@ -31,6 +31,8 @@ def _blind(o: Observation) -> str:
 def _not_allowed(s: State, o: Observation) -> str:
     if c.asked_hold(s, o):
         return "held back while a change is being made"
+    if o.stopping:
+        return f"{o.server} is being shut down"
     if not c.founded(s, o):
         return "waiting for the first protect of this group to finish"
     if not c.listed(s, o):

@@ -97,7 +97,7 @@ def _stand_words(s: State, o: Observation) -> dict[str, str]:
 
 def _start_sentence(o: Observation) -> str:
     outcome = o.outcome("StartUnits")
-    return outcome.sentence if outcome is not None else ""
+    return outcome.sentence.rstrip(".") if outcome is not None else ""
 
 
 def _start_words(s: State, o: Observation) -> dict[str, str]:

@@ -213,6 +213,8 @@ class Observation:
     guard: Guard | None = None
     replicator: Replicator | None = None
     units: tuple[Unit, ...] | None = None
+    stopping: bool = False
+    """systemd is shutting this server down: it stops the units and starts nothing any more."""
     page_epoch: int = 0
     page_left_ms: int = 0
     """The deadline page, which the guard obeys: epoch of this server's lease and time left."""

@@ -38,6 +38,9 @@ class Asked(Protocol):
 class Units(Protocol):
     """Where the states of the units come from."""
 
+    @property
+    def stopping(self) -> bool: ...
+
     async def read(
         self, wanted: tuple[str, ...], deadline_ms: int
     ) -> tuple[m.Unit, ...] | None: ...
@@ -101,6 +104,7 @@ class World:
             guard=guard,
             replicator=replicator,
             units=units,
+            stopping=self._units.stopping,
             page_epoch=epoch,
             page_left_ms=max(0, (deadline_ns - now_ns) // 1_000_000),
             flag=self._flag.exists(),

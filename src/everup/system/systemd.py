@@ -79,6 +79,13 @@ class Systemd:
             bool(values.get("NeedDaemonReload", False)),
         )
 
+    async def stopping(self) -> bool:
+        """Whether this server is being shut down: systemd starts nothing any more."""
+        answer = await self._send(
+            _MANAGER_PATH, _PROPERTIES, "Get", "ss", [_MANAGER, "SystemState"]
+        )
+        return bool(answer[0].value == "stopping")
+
     # --- deeds
 
     async def start(self, name: str, deadline_ms: int) -> None:
