@@ -114,6 +114,13 @@ class Group(Turns):
     def _cmd_heal(self, one: str, two: str) -> None:
         self.cut.discard(frozenset((one, two)))
 
+    def _cmd_stream(self, word: str) -> None:
+        """Data do not get through, heartbeats do: a line that is too slow."""
+        self.stream_cut = word == "off"
+
+    def _cmd_said(self, row: str) -> None:
+        self.lines.append(f"          {self.sentences[row]}")
+
     def _cmd_kill_agent(self, name: str) -> None:
         server = self.servers[name]
         server.agent = False

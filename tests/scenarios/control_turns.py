@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from control_world import DURATION_MS, SILENT_MS, UNITS, Server, Work, World, at
+from control_world import DURATION_MS, SILENT_MS, TURN_MS, UNITS, Server, Work, World, at
 
 from everup.decide.decide import decide
 from everup.model import action as a
@@ -17,6 +17,8 @@ from everup.model import observation as m
 from everup.model.position import Position
 from everup.model.role import Role
 from everup.observe.facts import own_facts, read_facts
+
+BYTES_A_WRITE = 100
 
 
 class Turns(World):
@@ -93,6 +95,9 @@ class Turns(World):
                 in_sync=t.in_sync and self._streams(server, t),
                 acknowledged=t.received if t.in_sync else None,
                 applied=t.tree.position if t.in_sync else None,
+                queue_bytes=BYTES_A_WRITE * self._missing(server, t),
+                queue_operations=self._missing(server, t),
+                oldest_ms=TURN_MS * self._missing(server, t),
             )
             for t in self.servers.values()
             if t is not server and server.stream == "source"
@@ -110,6 +115,12 @@ class Turns(World):
             followers=followers,
             trouble=server.apply_trouble,
         )
+
+    def _missing(self, source: Server, target: Server) -> int:
+        """Operations that a follower which was in sync has not received; one a turn is written."""
+        if source.end is None or target.received is None:
+            return 0
+        return max(0, source.end.sequence - target.received.sequence)
 
     def turn(self, server: Server) -> None:
         """One turn of a server's agent, until nothing changes its role."""
@@ -144,6 +155,7 @@ class Turns(World):
 
     def _log(self, server: Server, before: Role, after: Role, said: a.Said) -> None:
         last = f"{server.name}: {said.row}"
+        self.sentences[said.row] = said.sentence
         if before == after and any(line.endswith(last) for line in self.lines[-3:]):
             return
         self.lines.append(f"{self._time()} {last}")

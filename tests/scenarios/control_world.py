@@ -120,6 +120,9 @@ class World:
         """Epoch of the lease that a server claims in its last heartbeat."""
         self.facts: dict[str, bytes] = {}
         self.lines: list[str] = []
+        self.sentences: dict[str, str] = {}
+        """What each row said last; shown only where a scenario asks for it."""
+        self.stream_cut = False
         self.fired: set[str] = set()
         self.performed: set[type[a.Action]] = set()
         self.stop_after: tuple[str, int, str] | None = None
@@ -258,7 +261,7 @@ class World:
     def _streams(self, source: Server, target: Server) -> bool:
         ready = target.up and target.stream == "target" and target.gate == "closed"
         fits = target.sealed <= source.source_epoch == source.opened_epoch
-        linked = self.linked(source.name, target.name)
+        linked = self.linked(source.name, target.name) and not self.stream_cut
         return source.up and source.stream == "source" and ready and fits and linked
 
     def _catch_up(self, source: Server, target: Server) -> bool:

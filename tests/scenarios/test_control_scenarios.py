@@ -2,7 +2,8 @@
 
 Goal: see at a glance what a change of the table changes. Method: play every file of `control/`
 against the real `decide` and compare; `EVERUP_REWRITE=1` writes the output anew, to be reviewed as
-a difference. Times and row ids are compared, sentences never.
+a difference. Times and row ids are compared, sentences
+only where a scenario asks for one (`said ROW`).
 """
 
 import copy

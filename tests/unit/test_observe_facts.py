@@ -61,6 +61,7 @@ def test_facts_come_back_as_they_were_said() -> None:
         cause="switchover",
         partner="b",
         trouble="journal-trouble",
+        send_queue=(1 << 30, 1 << 20, 60_000),
     )
 
 
@@ -73,7 +74,18 @@ def test_facts_always_fit_into_a_heartbeat() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, 7, {"role": 3, "epoch": -1, "position": {"epoch": 1}, "consistent": "yes"}]
+    "value",
+    [
+        None,
+        7,
+        {
+            "role": 3,
+            "epoch": -1,
+            "position": {"epoch": 1},
+            "consistent": "yes",
+            "send_queue": [1, -1, 0],
+        },
+    ],
 )
 def test_facts_that_cannot_be_read_count_as_not_said(value: Any) -> None:
     assert read_facts(value) == m.PeerFacts()

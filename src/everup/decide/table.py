@@ -10,6 +10,7 @@ from dataclasses import replace
 from everup.decide import conditions as c
 from everup.decide import standing
 from everup.decide.duties import FOLLOWING
+from everup.decide.loss import loss
 from everup.decide.row import Row
 from everup.model.observation import Observation
 from everup.model.role import Cause, Role, State
@@ -98,6 +99,10 @@ def _stand_words(s: State, o: Observation) -> dict[str, str]:
 def _start_sentence(o: Observation) -> str:
     outcome = o.outcome("StartUnits")
     return outcome.sentence.rstrip(".") if outcome is not None else ""
+
+
+def _granted_words(s: State, o: Observation) -> dict[str, str]:
+    return {"loss": loss(s, o)}
 
 
 def _start_words(s: State, o: Observation) -> dict[str, str]:
@@ -247,9 +252,10 @@ _STAND = (
         "granted-failover",
         (Role.STANDING,),
         c.all_of(c.cause_is(Cause.FAILOVER), _granted),
-        "{server} takes over: the voters gave it the lease of epoch {held}.",
+        "{server} takes over: the voters gave it the lease of epoch {held}.{loss}",
         target=Role.PROMOTING,
         remember=_with_lease,
+        words=_granted_words,
         severity="critical",
         said=True,
         told=True,
@@ -258,9 +264,10 @@ _STAND = (
         "granted",
         (Role.STANDING,),
         _granted,
-        "The voters gave {server} the lease of epoch {held}.",
+        "The voters gave {server} the lease of epoch {held}.{loss}",
         target=Role.PROMOTING,
         remember=_with_lease,
+        words=_granted_words,
         said=True,
     ),
     Row(

@@ -43,6 +43,8 @@ class PeerFacts:
     partner: str = ""
     trouble: str = ""
     """Id of what is wrong there, "" for nothing."""
+    send_queue: tuple[int, int, int] | None = None
+    """Bytes, operations and age in ms of what it had written and nobody acknowledged yet."""
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,7 @@ def read_facts(value: Any) -> PeerFacts:
         cause=_text(value, "cause"),
         partner=_text(value, "partner"),
         trouble=_text(value, "trouble"),
+        send_queue=_queue(value),
     )
 
 
@@ -112,6 +113,13 @@ def _text(value: dict[str, Any], name: str) -> str:
 def _count(value: dict[str, Any], name: str) -> int:
     found = value.get(name, 0)
     return found if type(found) is int and found >= 0 else 0
+
+
+def _queue(value: dict[str, Any]) -> tuple[int, int, int] | None:
+    match value.get("send_queue"):
+        case [int(size), int(operations), int(oldest_ms)] if min(size, operations, oldest_ms) >= 0:
+            return size, operations, oldest_ms
+    return None
 
 
 def _position(value: dict[str, Any], name: str) -> Position | None:
