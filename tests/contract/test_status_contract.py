@@ -90,7 +90,7 @@ async def memory() -> Any:
     return await agent.status()
 
 
-async def real() -> Any:
+async def real(answers: dict[str, Any] | None = None) -> Any:
     settings = GroupSettings(
         version=1,
         group="shop",
@@ -104,7 +104,9 @@ async def real() -> Any:
     )
     peer = KeeperPeer("secondary", True, 20, PeerFacts(role="passive", gate="closed"))
     seen = Observation(now_ms=5, boot_id="b", server="primary", keeper=Keeper(peers=(peer,)))
-    return status_json(settings, State(), seen, Decision(State()), {}, {"version": "0.1.0"})
+    return status_json(
+        settings, State(), seen, Decision(State()), answers or {}, {"version": "0.1.0"}
+    )
 
 
 @pytest.mark.parametrize("answer", [memory, real])
@@ -121,3 +123,10 @@ async def test_status_before_the_first_protect_is_calm() -> None:
     assert "everup protect" in status["sentence"]
     assert status["arbiter"]["risk"] == ""
     assert {server["sync"] for server in status["servers"]} <= {"unchecked", "unknown"}
+
+
+async def test_status_warns_of_what_guard_and_replicator_say_of_the_data() -> None:
+    guard = {"journal": {"bytes": 1 << 50}}
+    status = await real({"guard": guard, "replicator": {"receive_queue": {"bytes": 1 << 50}}})
+    found = [warning["id"] for warning in status["warnings"]]
+    assert {"journal-quota", "receive-log-quota"} <= set(found)

@@ -6,6 +6,7 @@ JSON of the contract; people's texts are made by the callers from it. Called by 
 
 from typing import Any
 
+from everup.agent.data_warnings import data_warnings
 from everup.agent.group_view import BUSY, GroupView, ServerView, see_group
 from everup.config.schema import GroupSettings
 from everup.decide.conditions import record, silent
@@ -41,6 +42,8 @@ def status_json(
         # There is nothing that could be out of sync, and no lease that anybody should hold.
         servers = [x if x["sync"] == "unknown" else {**x, "sync": "unchecked"} for x in servers]
     state, sentence = _state(settings, view, servers, decision)
+    guard, replicator = answers.get("guard", {}), answers.get("replicator", {})
+    own = data_warnings(o.server, guard, replicator, settings.journal_quota_bytes)
     public = [{"address": p.address, "holder": _holder(view)} for p in settings.public]
     return {
         "group": settings.group,
@@ -55,8 +58,8 @@ def status_json(
         "replication": _replication(view, servers),
         "protected": [tree.path for tree in settings.protect],
         "units": list(settings.application.units),
-        "warnings": _warnings(decision, view, servers),
-        "sync": answers.get("replicator", {}).get("sync"),
+        "warnings": [*_warnings(decision, view, servers), *own],
+        "sync": replicator.get("sync"),
     }
 
 
