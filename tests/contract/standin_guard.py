@@ -149,7 +149,7 @@ class StandInGuard:
         if verb == "follow":
             return Stream(self._lines(), self._line)
         if verb == "release_segments":
-            self.quota_bytes = int(arguments["quota_bytes"])
+            self.quota_bytes = int(arguments.get("quota_bytes", 0))
             return {"removed": self._release(int(arguments["up_to_sequence"]))}
         raise AssertionError(verb)
 

@@ -46,9 +46,9 @@ def test_a_full_disk_on_the_passive_is_told_and_caught_up(ground: Ground) -> Non
             load.wait_for(100)
             status = wait_status(ground, active, lambda s: s["state"] != "synchronized")
             wait(
-                lambda: "space" in json.dumps(ground.group.status(active)["warnings"]),
+                lambda: "no room" in json.dumps(ground.group.status(active)["warnings"]),
                 20,
-                "warning about the space",
+                "warning about the room",
                 lambda: json.dumps(ground.group.status(active)),
             )
             assert passive in status["sentence"]

@@ -181,13 +181,6 @@ CAPTURE = (
         "tests/unit/test_journal.py::test_records_of_an_open_batch_survive_the_process",
     ),
     Mutant(
-        "mark_before_the_trees_are_on_the_disk",
-        "capture/checkpoints.py",
-        "                sync_filesystem(descriptor)\n",
-        "                pass\n",
-        "tests/fuse/test_fuse_checkpoints.py::test_what_was_written_before_the_mark_survives",
-    ),
-    Mutant(
         "activity_mark_not_written",
         "capture/checkpoints.py",
         "            save_mark(self._places.state, Mark(closed.position, now_ns))\n",

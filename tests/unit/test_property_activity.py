@@ -1,5 +1,7 @@
 """The activity log: everything that the disk may have lost is named, and nothing from before."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from tests.unit.damaging import FUZZED
 from everup.journal import operation as op
 from everup.journal.activity import Activity
 from everup.journal.record import Operation
+from everup.journal.segment import list_segments
 from everup.journal.writer import CAUSE_AGE, JournalWriter
 from everup.model.position import ORIGIN
 
@@ -28,7 +31,7 @@ def test_everything_behind_the_mark_is_named(
     open_records: int,
     segment_bytes: int,
 ) -> None:
-    """Over segments; the records of a batch that never ended were in memory only."""
+    """Over segments, and with the records of a batch whose end was cut off."""
     directory = tmp_path_factory.mktemp("activity")
     writer = JournalWriter(directory, segment_bytes=segment_bytes)
     writer.recover()
@@ -45,10 +48,16 @@ def test_everything_behind_the_mark_is_named(
         named.append(named[-1] + size)
         writer.close_batch(CAUSE_AGE)
         ends.append(writer.position)
-    append(open_records)
+    if open_records:
+        append(open_records)
+        path = writer.close_batch(CAUSE_AGE).segment
+        os.truncate(path, path.stat().st_size - 1)
+        for later in (segment.path for segment in list_segments(directory)):
+            if later.name > path.name:
+                later.unlink()
     at = mark % len(ends)
     activity = Activity(directory, ends[at])
     found = [r.object_id for r in activity.records() if r.operation == Operation.WRITE]
-    assert len(found) == named[-1] - named[at]
+    assert len(found) == named[-1] - named[at] + open_records
     assert found == sorted(set(found), key=lambda name: int.from_bytes(name, "little"))
     assert all(int.from_bytes(name, "little") >= ends[at].sequence for name in found)
