@@ -56,13 +56,6 @@ REPLICATE = (
         "::test_replay_from_any_later_state_gives_the_same_tree[22]",
     ),
     Mutant(
-        "no_window_after_a_start",
-        "replicate/applier.py",
-        "        self._trees.set_window(window)\n",
-        "",
-        ORDINARY,
-    ),
-    Mutant(
         "name_not_checked_before_it_is_removed",
         "replicate/names.py",
         "        present = id_of_name(directory, arguments.name)\n"
