@@ -31,7 +31,10 @@ _NAME_AT = {
 
 def settle(session: Session, loose: tuple[Record, ...], alive: bool = True) -> int:
     """Finish all requests in the slots; returns how many there were."""
-    recorded = {record.unique: len(record.payload) for record in loose if record.unique}
+    # Each connection has its own numbers: another tree's request may have had the same one.
+    tree_id = session.tree.tree_id
+    own = [record for record in loose if record.unique and record.tree == tree_id]
+    recorded = {record.unique: len(record.payload) for record in own}
     requests = [request for request in session.requests if request.slot.used]
     begun: list[Request] = []
     fresh: list[Request] = []

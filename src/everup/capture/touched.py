@@ -12,14 +12,13 @@ from struct import Struct
 from everup.limits import BATCH_BYTES_MAX
 
 _ENTRY = Struct("<QQ")
-_COUNT = Struct("<Q")
 _HEAD_BYTES = 64
 # A record has at least 80 bytes and touches at most four objects.
 ENTRIES_MAX = BATCH_BYTES_MAX // 80 * 4
 
 
 class Touched:
-    """A list of (tree id, node); the count is written after the entry."""
+    """A list of (tree id, node); the count is written after the entry, as a word stored whole."""
 
     def __init__(self, path: Path) -> None:
         size = _HEAD_BYTES + ENTRIES_MAX * _ENTRY.size
@@ -29,19 +28,20 @@ class Touched:
             self._memory = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
-        (self._count,) = _COUNT.unpack_from(self._memory)
+        self._word = memoryview(self._memory)[:8].cast("Q")
+        self._count = self._word[0]
 
     def add(self, tree_id: int, node: int) -> None:
         if self._count < ENTRIES_MAX:
             at = _HEAD_BYTES + self._count * _ENTRY.size
             _ENTRY.pack_into(self._memory, at, tree_id, node)
             self._count += 1
-            _COUNT.pack_into(self._memory, 0, self._count)
+            self._word[0] = self._count
 
     def clear(self) -> None:
         """The batch has its end."""
         self._count = 0
-        _COUNT.pack_into(self._memory, 0, 0)
+        self._word[0] = 0
 
     def entries(self) -> list[tuple[int, int]]:
         end = _HEAD_BYTES + self._count * _ENTRY.size
