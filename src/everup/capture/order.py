@@ -266,6 +266,20 @@ class Order:
         with self.lock:
             self._close(cause)
 
+    def record_first(self) -> None:
+        """Before data are forced to the disk: the records that name them are there.
+
+        A change of contents alone (`fdatasync`) leaves no other trace: after a power cut nobody
+        would know which blocks of a tree may be ahead of every journal.
+        """
+        with self.lock:
+            self._close(CAUSE_FSYNC)
+        try:
+            self.journal.sync()
+        except OSError as error:
+            with self.lock:
+                self._journal_failed(error)
+
     def sequence_to_wait_for(self) -> int:
         """Close the batch, so that all before this moment is at a position; its sequence.
 

@@ -287,6 +287,7 @@ class Session:
         hot = self.tree.hot(node)
         if hot.path_only:
             return
+        self.order.record_first()
         unsynced = self.order.unsynced
         object_id = None if hot.directory else self.tree.known_identity(hot)
         change = unsynced.change_of(object_id)

@@ -77,6 +77,7 @@ class JournalWriter:
     ) -> None:
         """`memory`: file on tmpfs for the open batch; without, it dies with this process."""
         self.lock = threading.Lock()
+        self._syncing = threading.Lock()
         self.epoch = 0
         self.sequence = 0
         self._directory = directory
@@ -280,7 +281,14 @@ class JournalWriter:
         return closed
 
     def sync(self) -> None:
-        """Make what is appended durable, without holding the lock while the disk works."""
+        """Make what is appended durable, without holding the lock while the disk works.
+
+        One at a time: who comes second waits, since what it found appended may be on its way only.
+        """
+        with self._syncing:
+            self._sync()
+
+    def _sync(self) -> None:
         with self.lock:
             if not self._file.unsynced:
                 return
