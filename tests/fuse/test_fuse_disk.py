@@ -14,10 +14,13 @@ import pytest
 from cutting import SmallDisk
 from guarding import GuardProcess
 
-from everup.journal.activity import load_mark
+from everup.journal.activity import Activity, load_mark
+from everup.model.position import ORIGIN
 
 pytestmark = pytest.mark.fuse
 MEBIBYTES = 24
+JOURNAL_MEBIBYTES = 256
+SYNCED_FILES = 20
 
 
 class OnDisk:
@@ -167,3 +170,30 @@ def test_a_change_that_took_longer_than_the_lease_is_not_acknowledged(on_disk: O
     guard.lend()
     assert path.read_bytes()[:4] == b"late"
     guard.compare()
+
+
+def test_the_record_is_on_the_disk_before_the_data_that_it_names(tmp_path: Path) -> None:
+    """The journal's disk loses power as soon as `fdatasync` has returned: contents that may have
+    reached the other disk are named. Else nobody would ever compare them."""
+    guard = GuardProcess(tmp_path)
+    guard.places.journal.mkdir(parents=True, exist_ok=True)
+    disk = SmallDisk(tmp_path / "image", guard.places.journal, JOURNAL_MEBIBYTES)
+    try:
+        guard.start()
+        guard.arm()
+        guard.open()
+        for number in range(SYNCED_FILES):
+            (guard.tree / f"file{number}").write_bytes(bytes(5000))
+        for number in range(SYNCED_FILES):
+            write_through(guard.tree / f"file{number}", f"content {number}.".encode(), "fdatasync")
+        disk.cut_power()
+        guard.stop()
+        disk.unmount()
+        disk.mount()
+        named = {
+            bytes(record.payload) for record in Activity(guard.places.journal, ORIGIN).records()
+        }
+        assert {f"content {number}.".encode() for number in range(SYNCED_FILES)} <= named
+    finally:
+        guard.stop()
+        disk.unmount()
