@@ -270,8 +270,11 @@ class Order:
         """Before data are forced to the disk: the records that name them are there.
 
         A change of contents alone (`fdatasync`) leaves no other trace: after a power cut nobody
-        would know which blocks of a tree may be ahead of every journal.
+        would know which blocks of a tree may be ahead of every journal. Not while a killed worker's
+        changes are finished: a batch must not end between the touch and the record of a creation.
         """
+        if self.finishing:
+            return
         with self.lock:
             self._close(CAUSE_FSYNC)
         try:
