@@ -51,7 +51,7 @@ from everup.model.position import ORIGIN, Position
 from everup.places import Places
 from everup.system.files import save_json
 from everup.system.kernelcalls import HandleCalls, allocate, rename
-from everup.system.objectid import read_id, write_id
+from everup.system.objectid import ensure_id, write_id
 from everup.wire.local import LocalServer, Reply, Stream
 
 
@@ -208,12 +208,7 @@ class StandInGuard:
             return self.root_id
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
         try:
-            handle = self._handles.of(descriptor)
-            known = read_id(descriptor, handle, path_only=True)
-            if known is None:
-                known = secrets.token_bytes(16)
-                write_id(descriptor, handle, known, path_only=True)
-            return known
+            return ensure_id(descriptor, self._handles.of(descriptor), path_only=True)
         finally:
             os.close(descriptor)
 

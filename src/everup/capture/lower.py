@@ -10,7 +10,6 @@ import ctypes
 import errno
 import os
 import resource
-import secrets
 import shutil
 import stat
 import threading
@@ -28,7 +27,7 @@ from everup.system.kernelcalls import (
     open_by_handle,
     read_directory,
 )
-from everup.system.objectid import door, read_id, write_id
+from everup.system.objectid import door, ensure_id, read_id, write_id
 
 LOCKS = 256
 RECENT_S = 1.0
@@ -160,11 +159,7 @@ class LowerTree:
         object_id = hot.object_id
         if object_id is None:
             handle = unpack_handle(hot.node, self.handle_kind)
-            object_id = read_id(hot.descriptor, handle, hot.path_only)
-            if object_id is None:
-                object_id = secrets.token_bytes(16)
-                write_id(hot.descriptor, handle, object_id, hot.path_only)
-            hot.object_id = object_id
+            object_id = hot.object_id = ensure_id(hot.descriptor, handle, hot.path_only)
         return object_id
 
     def known_identity(self, hot: Hot) -> bytes | None:

@@ -5,22 +5,16 @@ alive: what vanishes between listing and opening is left out, the journal tells 
 Called by the copy and by the proof of a sync.
 """
 
-import errno
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from stat import S_ISDIR
 
-from everup.model.ids import (
-    OBJECT_ID_BYTES,
-    OBJECT_ID_XATTR,
-    ORPHANS_NAME,
-)
+from everup.model.ids import ORPHANS_NAME
 from everup.replicate.lower import LowerTree, visible_xattrs
 from everup.replicate.scan import ABSENT
 from everup.system.kernelcalls import HandleCalls
-from everup.system.objectid import decode_id, encode_id
+from everup.system.objectid import ensure_id
 from everup.system.treecalls import door, open_beneath
 from everup.wire.syncmessages import Attributes
 
@@ -55,27 +49,8 @@ class IdGiver:
         self._handles = HandleCalls()
 
     def id_of(self, descriptor: int) -> bytes:
-        """Id of an open object (also O_PATH). The guard may give one at the same moment: the
-        first one stays."""
-        handle = self._handles.of(descriptor)
-        path = door(descriptor)
-        for _ in range(3):
-            try:
-                value = os.getxattr(path, OBJECT_ID_XATTR)
-            except OSError as problem:
-                if problem.errno != errno.ENODATA:
-                    raise
-                value = b""
-            known = decode_id(value, handle)
-            if known is not None:
-                return known
-            fresh = encode_id(secrets.token_bytes(OBJECT_ID_BYTES), handle)
-            try:
-                os.setxattr(path, OBJECT_ID_XATTR, fresh, 0 if value else os.XATTR_CREATE)
-            except FileExistsError:
-                continue
-        value = os.getxattr(path, OBJECT_ID_XATTR)
-        return value[:OBJECT_ID_BYTES]
+        """Id of an open object (also O_PATH). The guard may give one at the same moment."""
+        return ensure_id(descriptor, self._handles.of(descriptor), path_only=True)
 
 
 def attributes_of(descriptor: int, status: os.stat_result) -> Attributes:

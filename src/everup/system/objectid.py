@@ -3,11 +3,13 @@
 What enters: a descriptor (also O_PATH) and the object's file handle. What leaves: its 16 bytes, or
 None when it has none. Stored is the id and the handle of its carrier, so that an attribute which
 was copied to another object (cp --preserve=xattr, a restored backup) is not believed.
-Called by capture (gives ids) and replicate (finds and gives them).
+Called by capture (gives ids) and replicate (finds and gives them), two processes on one tree.
 """
 
 import errno
+import hashlib
 import os
+import secrets
 
 from everup.model.ids import OBJECT_ID_BYTES, OBJECT_ID_XATTR
 from everup.system.kernelcalls import FileHandle
@@ -43,9 +45,40 @@ def read_id(descriptor: int, handle: FileHandle, path_only: bool = False) -> byt
         raise
 
 
+def ensure_id(descriptor: int, handle: FileHandle, path_only: bool = False) -> bytes:
+    """Id of an object, given now if it has none. Raises OSError.
+
+    The guard and a copy may both meet the object for the first time, at the same moment: whoever
+    asks gets the same id, or the records would speak of an object that the copy never sent.
+    """
+    target = door(descriptor) if path_only else descriptor
+    try:
+        value = os.getxattr(target, OBJECT_ID_XATTR)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+        fresh = secrets.token_bytes(OBJECT_ID_BYTES)
+        try:
+            os.setxattr(target, OBJECT_ID_XATTR, encode_id(fresh, handle), os.XATTR_CREATE)
+            return fresh
+        except FileExistsError:
+            value = os.getxattr(target, OBJECT_ID_XATTR)
+    known = decode_id(value, handle)
+    if known is None:
+        # No call replaces only the value that was read. A random id could replace the other's,
+        # so both make the same one of the copied value and the carrier.
+        known = _derived_id(value, handle)
+        os.setxattr(target, OBJECT_ID_XATTR, encode_id(known, handle))
+    return known
+
+
+def _derived_id(copied: bytes, handle: FileHandle) -> bytes:
+    return hashlib.blake2b(encode_id(copied, handle), digest_size=OBJECT_ID_BYTES).digest()
+
+
 def write_id(
     descriptor: int, handle: FileHandle, object_id: bytes, path_only: bool = False
 ) -> None:
-    """Give an object its id. Raises OSError."""
+    """Give an object that was just made its id, whatever it has. Raises OSError."""
     target = door(descriptor) if path_only else descriptor
     os.setxattr(target, OBJECT_ID_XATTR, encode_id(object_id, handle))
