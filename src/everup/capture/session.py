@@ -287,18 +287,22 @@ class Session:
         hot = self.tree.hot(node)
         if hot.path_only:
             return
-        self.order.record_first()
         unsynced = self.order.unsynced
         object_id = None if hot.directory else self.tree.known_identity(hot)
         change = unsynced.change_of(object_id)
         if change is None and not hot.directory:
-            unsynced.make_whole(self.tree.tree_id, lambda: sync_filesystem(self.tree.root))
+            unsynced.make_whole(self.tree.tree_id, self._sync_tree)
             return
+        self.order.record_first()
         if data_only:
             os.fdatasync(hot.descriptor)
         else:
             os.fsync(hot.descriptor)
             unsynced.synced(object_id, change)
+
+    def _sync_tree(self) -> None:
+        self.order.record_first()
+        sync_filesystem(self.tree.root)
 
     def _sync_apart(self, parked: Parked, data_only: bool) -> None:
         with self._sync_places:
