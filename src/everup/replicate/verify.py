@@ -8,6 +8,7 @@ and the stream go on. One thread per verification; owned by `verifying`.
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -225,6 +226,10 @@ class Verification:
             self.error = problem
         except OSError as problem:
             self.error = NotConnected(f"{self.place.server}: {problem.strerror or problem}")
+        except Exception as mistake:
+            # Of ours: what it did not compare is not proven.
+            traceback.print_exc()
+            self.error = EverupError(f"internal error: {mistake!r}", code="internal")
         finally:
             for opened in trees:
                 opened.close()
