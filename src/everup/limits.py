@@ -19,6 +19,13 @@ BATCH_BYTES_MAX = BATCH_BYTES + 2 * RECORD_BYTES_MAX
 BATCH_AGE_MS = 15
 """An open batch is closed after this time, so that the passive trails by little."""
 
+COMPARED_BLOCK_BYTES = 128 << 10
+"""Content of files is compared and copied in such blocks."""
+
+AHEAD_BYTES = 4 << 20
+"""After a power cut this much is compared behind the last known write of each object: a log that
+only grows may be ahead of the journal by so much."""
+
 SEGMENT_BYTES = 64 << 20
 """A segment is followed by a new one when it has grown to this size."""
 
@@ -30,6 +37,9 @@ RESERVE_BYTES = 4 << 20
 
 DIVERGENCE_BYTES_MAX = 8 << 30
 """All divergence bundles together; then a rejoin waits until a person has looked at them."""
+
+QUARANTINE_BYTES_MAX = 8 << 30
+"""All quarantined files together; then a sync that would remove more waits for a person."""
 
 FRAME_BYTES_MAX = BATCH_BYTES_MAX + (64 << 10)
 """Largest frame on the wire: one batch and its header."""

@@ -19,9 +19,10 @@ from everup.journal.record import Operation
 from everup.journal.segment import list_segments
 from everup.journal.unclean import note_unclean_epoch
 from everup.journal.writer import CAUSE_AGE, JournalWriter
+from everup.limits import AHEAD_BYTES
 from everup.model.position import ORIGIN, Position
 from everup.places import Places
-from everup.replicate.rejoin import AHEAD_BYTES, find_doubtful, possible_bases
+from everup.replicate.rejoin import find_doubtful, possible_bases
 from everup.replicate.treestate import AT, OPEN, SYNCING, TreeState, save_tree_state
 from everup.system.clock import wall_ns
 

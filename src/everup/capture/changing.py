@@ -220,6 +220,7 @@ def _record_attributes(
             arguments = encode_truncate(Truncate(size, hint))
             last = None if mask else request
             order.touch(tree, hot)
+            hot.ahead.changed_otherwise()
             order.record(tree, Operation.TRUNCATE, object_id, arguments, b"", last)
         if mask:
             value = Attributes(
@@ -253,6 +254,7 @@ def fallocate(request: Request) -> bytes:
                 value = Allocate(offset, length, mode, tree.hint(hot))
                 arguments = encode_allocate(value)
                 order.touch(tree, hot)
+                hot.ahead.changed_otherwise()
                 order.record(tree, Operation.ALLOCATE, object_id, arguments, b"", request)
     order.confirm()
     return b""

@@ -16,7 +16,6 @@ import time
 from everup.capture.order import Order
 from everup.journal.activity import Mark, forget_mark, load_mark, save_mark
 from everup.journal.segment import SUFFIX
-from everup.journal.writer import CAUSE_AGE
 from everup.model.position import Position
 from everup.places import Places
 from everup.system.clock import wall_ns
@@ -96,8 +95,7 @@ class Checkpoints:
         """Everything recorded so far lies in the trees already: a change is made, then recorded."""
         order = self._order
         now_ns = wall_ns()
-        order.close_batch(CAUSE_AGE)
-        closed = order.closed
+        closed = order.checkpoint()
         with self._lock:
             descriptors = [os.dup(descriptor) for descriptor in self._trees.values()]
             self._due = False

@@ -9,6 +9,7 @@ finished its request.
 import os
 import threading
 
+from everup.capture.ahead import Ahead
 from everup.capture.protocol import ROOT_NODE
 
 HOT_MAX = 8192
@@ -19,7 +20,7 @@ class Hot:
     """What is remembered of an object in use; `touched` until its time is in the journal."""
 
     __slots__ = (
-        "capabilities", "default_acl", "descriptor", "directory", "hint", "node", "object_id",
+        "ahead", "capabilities", "default_acl", "descriptor", "directory", "hint", "node", "object_id",
         "orphan", "path_only", "pinned", "touched",
     )  # fmt: skip
 
@@ -32,6 +33,7 @@ class Hot:
         self.directory = False
         self.orphan = False
         self.touched = False
+        self.ahead = Ahead()
         # The descriptor is the only way to the object: it lies in no directory at all.
         self.pinned = False
         # None: not looked at yet

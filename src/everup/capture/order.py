@@ -84,6 +84,8 @@ class Order:
         self.journal_sentence = ""
         self.closed: Closed | None = None
         self.acknowledged_up_to = 0
+        # What is recorded up to here may soon be behind the mark of the activity log.
+        self._mark_floor = 0
         self.on_acknowledged: Callable[[int], None] = lambda sequence: None
         self.on_journal_changed: Callable[[], None] = lambda: None
         self._acknowledged: dict[str, int] = {}
@@ -135,6 +137,7 @@ class Order:
         if not hot.touched:
             self.touch(tree, hot)
         self.record(tree, Operation.WRITE, object_id, arguments, data, request)
+        hot.ahead.wrote(self.journal.sequence, offset, offset + len(data))
 
     def record(
         self, tree: LowerTree, operation: int, object_id: bytes, arguments: bytes,
@@ -266,22 +269,39 @@ class Order:
         with self.lock:
             self._close(cause)
 
-    def record_first(self) -> None:
+    def checkpoint(self) -> Closed | None:
+        """Close the batch: its end is going to be the mark of the activity log."""
+        with self.lock:
+            self._close(CAUSE_AGE)
+            if self.closed is not None:
+                self._mark_floor = self.closed.position.sequence
+            return self.closed
+
+    def record_first(self, hot: Hot | None = None) -> None:
         """Before data are forced to the disk: the records that name them are there.
 
         A change of contents alone (`fdatasync`) leaves no other trace: after a power cut nobody
-        would know which blocks of a tree may be ahead of every journal. Not while a killed worker's
-        changes are finished: a batch must not end between the touch and the record of a creation.
+        would know which blocks of a tree may be ahead of every journal. `hot`: only this object's;
+        None: those of all. Not while a killed worker's changes are finished: a batch must not end
+        between the touch and the record of a creation.
         """
         if self.finishing:
             return
         with self.lock:
+            whole = self.journal_state == "ok"
+            if whole and hot is not None and hot.ahead.covered(self._mark_floor):
+                return
             self._close(CAUSE_FSYNC)
+            reached = hot.ahead.reached() if hot is not None else None
         try:
             self.journal.sync()
         except OSError as error:
             with self.lock:
                 self._journal_failed(error)
+            return
+        if hot is not None and reached is not None and whole:
+            with self.lock:
+                hot.ahead.synced(reached)
 
     def sequence_to_wait_for(self) -> int:
         """Close the batch, so that all before this moment is at a position; its sequence.

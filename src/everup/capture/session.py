@@ -293,7 +293,7 @@ class Session:
         if change is None and not hot.directory:
             unsynced.make_whole(self.tree.tree_id, self._sync_tree)
             return
-        self.order.record_first()
+        self.order.record_first(hot)
         if data_only:
             os.fdatasync(hot.descriptor)
         else:

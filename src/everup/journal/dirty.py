@@ -5,11 +5,9 @@ of objects, in shared memory (it survives a killed worker) and, when the journal
 gap, as a file that bears the gap's name. Filled by the guard; read by the source, which compares
 just these parts. Names and attributes are not in it: a comparison always looks at all of them.
 
-Bounded: when it is full it only knows that anything may have changed.
+Bounded: when it is full, or finds no room, it only knows that anything may have changed.
 """
 
-import mmap
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct, error
@@ -18,9 +16,11 @@ from crc32c import crc32c
 
 from everup.errors import Corrupt
 from everup.journal.record import Operation
+from everup.limits import COMPARED_BLOCK_BYTES
 from everup.system.files import save_bytes
+from everup.system.sharedmemory import Growing
 
-BLOCK_BYTES = 128 << 10
+BLOCK_BYTES = COMPARED_BLOCK_BYTES
 ENTRIES_MAX = 1 << 16
 MAPS_KEPT_MAX = 8
 DIRECTORY_NAME = "dirty"
@@ -40,20 +40,18 @@ class DirtyMap:
     """In shared memory; its owner holds the journal's lock."""
 
     def __init__(self, path: Path, entries_max: int = ENTRIES_MAX) -> None:
+        """Raises NoRoom, or OSError."""
         self._entries_max = entries_max
-        size = _HEAD.size + entries_max * _ENTRY.size
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, size)
-            self._memory = mmap.mmap(descriptor, size)
-        finally:
-            os.close(descriptor)
+        self._room = Growing(path, _end_of(entries_max))
+        self._memory = self._room.memory
         self._count, self._lost = _HEAD.unpack_from(self._memory)
-        self._known: set[Part] = set(self._parts())
+        if not self._room.has(_end_of(self._count)):
+            self.lose()
+        self._known: set[Part] = set() if self._lost else set(self._parts())
 
     def _parts(self) -> Iterator[Part]:
-        end = _HEAD.size + self._count * _ENTRY.size
-        for tree, object_id, first, behind in _ENTRY.iter_unpack(self._memory[_HEAD.size : end]):
+        body = self._memory[_HEAD.size : _end_of(self._count)]
+        for tree, object_id, first, behind in _ENTRY.iter_unpack(body):
             yield tree, object_id, first, behind or None
 
     def note(
@@ -73,18 +71,12 @@ class DirtyMap:
     def _add(self, part: Part) -> None:
         if part in self._known or self._lost:
             return
-        if self._count >= self._entries_max:
+        if self._count >= self._entries_max or not self._room.has(_end_of(self._count + 1)):
             self.lose()
             return
         tree, object_id, first, behind = part
-        _ENTRY.pack_into(
-            self._memory,
-            _HEAD.size + self._count * _ENTRY.size,
-            tree,
-            object_id,
-            first,
-            behind or 0,
-        )
+        at = _end_of(self._count)
+        _ENTRY.pack_into(self._memory, at, tree, object_id, first, behind or 0)
         self._count += 1
         _HEAD.pack_into(self._memory, 0, self._count, self._lost)
         self._known.add(part)
@@ -103,7 +95,7 @@ class DirtyMap:
         """Everything as the bytes of a file, and begin anew; None when it is not known."""
         lost, body = self._lost, b""
         if not lost:
-            body = self._memory[_HEAD.size : _HEAD.size + self._count * _ENTRY.size]
+            body = self._memory[_HEAD.size : _end_of(self._count)]
         self.clear()
         return None if lost else _FILE_HEAD.pack(_FILE_MAGIC, len(body), crc32c(body)) + body
 
@@ -115,6 +107,10 @@ class DirtyMap:
             "bytes": len(known) * BLOCK_BYTES,
             "complete": not self._lost,
         }
+
+
+def _end_of(entries: int) -> int:
+    return _HEAD.size + entries * _ENTRY.size
 
 
 def map_path(state: Path, gap_id: str) -> Path:

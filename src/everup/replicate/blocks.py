@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-BLOCK_BYTES = 128 << 10
+from everup.limits import COMPARED_BLOCK_BYTES
+
+BLOCK_BYTES = COMPARED_BLOCK_BYTES
 HASH_BYTES = 16
 HOLE = bytes(HASH_BYTES)
 

@@ -13,6 +13,7 @@ from everup.errors import EverupError
 from everup.journal.activity import MARGIN_NS, Activity, load_mark
 from everup.journal.record import Operation
 from everup.journal.unclean import last_unclean_epoch
+from everup.limits import AHEAD_BYTES
 from everup.model.position import Position
 from everup.places import Places
 from everup.replicate.logs import holds, journal_end
@@ -21,9 +22,6 @@ from everup.replicate.suspects import load_suspects
 from everup.replicate.treestate import OPEN, SYNCING, load_tree_state
 from everup.system.clock import wall_ns
 
-AHEAD_BYTES = 4 << 20
-"""What was written last goes on there: a log that is synced without its times (fdatasync) may be
-ahead of the journal by so much."""
 OFFSET = Struct("<Q")
 
 
