@@ -50,11 +50,13 @@ def test_a_write_below_is_named(guard: GuardProcess) -> None:
 
 def test_a_descriptor_from_before_arming_is_noticed(closed: GuardProcess) -> None:
     """Opened on another mount, before ours: closed, it has written."""
+    watching(closed)
     closed.call("disarm", trees=[1])
     early = (closed.tree / "early").open("wb")
     closed.arm()
     closed.open()
     watching(closed)
+    # Once around: the tree that is watched from now on is the new mount.
     time.sleep(1.0)
     early.write(b"late")
     early.close()

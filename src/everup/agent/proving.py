@@ -2,22 +2,26 @@
 
 What enters: a path or none. What leaves: a job that ends with what was proven, or with what was
 different. Called by the service on the active server. Neither changes a role, so they run beside
-whatever else is asked for.
+whatever else is asked for. What is known of single files afterwards: `file_states`.
 """
 
 import asyncio
 import time
 from typing import Any
 
+from everup.agent.file_states import ServerState, path_states, server_states, tree_view
 from everup.agent.jobs import Job
 from everup.agent.parts import Parts
-from everup.config.schema import ProtectedTree
 from everup.errors import BadInput, DeadlinePassed, EverupError, Refused, error_from_json
+from everup.model.words import count_text
 
 Json = dict[str, Any]
 
 ASK_MS = 5_000
+COUNT_MS = 20_000
 POLL_S = 0.3
+AWAY_S = 10.0
+"""No other server is connected for so long: it does not come back by itself in a moment."""
 WAIT_MS_MAX = 24 * 3_600_000
 ROUNDS_MAX = 3
 """Verified, repaired, verified: more rounds would only hide a disk that goes on failing."""
@@ -35,12 +39,12 @@ class Proving:
         if different:
             names = ", ".join(self._names(results))
             raise EverupError(
-                f"{different} objects are different and are being repaired: {names}",
+                f"{count_text(different, 'object')} differed and will be repaired: {names}",
                 remedy="everup status --wait synchronized, then everup verify again; "
                 "if it comes back, check the disks",
                 code="different",
             )
-        job.say(_equal_sentence(results))
+        job.say(equal_sentence(results))
 
     async def sync(self, job: Job, path: str | None, allow_removals: bool) -> None:
         """Bring the other servers to what this one has, and prove it."""
@@ -52,8 +56,8 @@ class Proving:
             results = await self._verified(job, path, gentle=False)
             if not _different(results):
                 job.result = {"servers": results, "repaired": repaired}
-                more = f"; {repaired} objects were repaired" if repaired else ""
-                job.say(_equal_sentence(results) + more)
+                more = f"; {count_text(repaired, 'object')} repaired" if repaired else ""
+                job.say(equal_sentence(results) + more)
                 return
             repaired += _different(results)
             await self._wait_repair_begun()
@@ -65,16 +69,40 @@ class Proving:
         )
 
     def report(self) -> Json:
-        """The last results, per protected path and server."""
-        status = self._parts.world.answers.get("replicator", {})
-        verify = status.get("verify") or {}
-        peers = {str(peer["server"]): peer for peer in status.get("peers", ())}
-        found = []
-        for tree in self._parts.membership.settings.current.protect:
-            for server, peer in peers.items():
-                last = (verify.get("results") or {}).get(server) or {}
-                found.append(_path_state(tree, server, peer, last))
-        return {"running": verify.get("running") or {}, "paths": found}
+        """What is known of every protected path on every other server."""
+        verify = self._answer().get("verify") or {}
+        trees = self._parts.membership.settings.current.protect
+        return {
+            "running": verify.get("running") or {},
+            "scheduled": verify.get("scheduled") is True,
+            "paths": path_states(trees, self._states()),
+            "last": {
+                server: {k: v for k, v in result.items() if k != "trees"}
+                for server, result in (verify.get("results") or {}).items()
+            },
+        }
+
+    async def tree(self, path: str | None) -> Json:
+        """Entry by entry below `path`: how many objects are synchronized on each server."""
+        trees = self._parts.membership.settings.current.protect
+        if path is None:
+            found = {f"{tree.id}": "" for tree in trees}
+        else:
+            found = self._trees(path)
+        counts = {}
+        for tree_id, below in found.items():
+            counts[int(tree_id)] = await self._parts.replicator.call(
+                "count", wait_ms=COUNT_MS, tree=int(tree_id), path=below
+            )
+        return tree_view(trees, found, counts, self._states())
+
+    def _answer(self) -> Json:
+        """The replicator's last word."""
+        return self._parts.world.answers.get("replicator", {})
+
+    def _states(self) -> list[ServerState]:
+        keeper = self._parts.world.answers.get("keeper", {})
+        return server_states(self._answer(), keeper)
 
     # --- steps
 
@@ -82,7 +110,7 @@ class Proving:
         asked: Json = {"gentle": gentle}
         if path is not None:
             asked["trees"] = self._trees(path)
-        answer = await self._parts.replicator.call("verify", wait_ms=ASK_MS, **asked)
+        answer = await self._parts.replicator.call("verify", wait_ms=COUNT_MS, **asked)
         number = int(answer["number"])
         job.say("comparing every object, while the applications go on")
         deadline = time.monotonic() + WAIT_MS_MAX / 1000
@@ -91,38 +119,27 @@ class Proving:
             verify = status.get("verify") or {}
             running = verify.get("running") or {}
             if not running:
-                return self._ended(verify, number)
+                return _ended(verify, number)
             done = sum(int(each["bytes"]) for each in running.values())
             rate = sum(int(each["rate_bytes_per_s"]) for each in running.values())
             job.advance(done, 0, "bytes", rate=rate)
             await asyncio.sleep(POLL_S)
         raise DeadlinePassed("the verification did not end")
 
-    @staticmethod
-    def _ended(verify: Json, number: int) -> dict[str, Json]:
-        found = verify.get("results") or {}
-        results = {server: each for server, each in found.items() if each["number"] == number}
-        if not results:
-            raise Refused(
-                "the verification was broken off: the active role has moved",
-                remedy="ask again",
-                code="verify-broken-off",
-            )
-        for server, each in results.items():
-            if each["error"] is not None:
-                error = error_from_json(each["error"])
-                raise EverupError(
-                    f"{server}: {error.sentence}", remedy=error.remedy, code=error.code
-                )
-        return results
-
     async def _wait_in_sync(self, job: Job) -> None:
         deadline = time.monotonic() + WAIT_MS_MAX / 1000
+        seen = time.monotonic()
         while time.monotonic() < deadline:
             status = await self._parts.replicator.call("status", wait_ms=ASK_MS)
             peers = list(status.get("peers", ()))
             here = [peer for peer in peers if peer["connected"]]
-            if not here and peers:
+            if here:
+                seen = time.monotonic()
+            elif peers and time.monotonic() - seen < AWAY_S:
+                # A link is away for a moment whenever it begins to compare.
+                await asyncio.sleep(POLL_S)
+                continue
+            elif peers:
                 raise Refused(
                     "no other server is connected",
                     remedy="everup status says why",
@@ -167,9 +184,10 @@ class Proving:
             elif path.startswith(tree.path + "/"):
                 found[str(tree.id)] = path[len(tree.path) + 1 :]
         if not found:
+            known = [tree.path for tree in self._parts.membership.settings.current.protect]
             raise BadInput(
                 f"{path} is not protected",
-                remedy="everup status --json names the protected paths",
+                remedy="protected are " + ", ".join(known) if known else "everup protect PATH",
                 code="path-not-protected",
             )
         return found
@@ -185,35 +203,33 @@ class Proving:
         return named[:5] + ([f"{len(named) - 5} more"] if len(named) > 5 else [])
 
 
+def _ended(verify: Json, number: int) -> dict[str, Json]:
+    """The results of one verification. Raises the error with which one of them ended."""
+    found = verify.get("results") or {}
+    results = {server: each for server, each in found.items() if each["number"] == number}
+    if not results:
+        raise Refused(
+            "the verification was broken off: the active role has moved",
+            remedy="ask again",
+            code="verify-broken-off",
+        )
+    for server, each in results.items():
+        if each["error"] is not None:
+            error = error_from_json(each["error"])
+            raise EverupError(f"{server}: {error.sentence}", remedy=error.remedy, code=error.code)
+    return results
+
+
 def _different(results: dict[str, Json]) -> int:
     return sum(t["out_of_sync"] for each in results.values() for t in each["trees"].values())
 
 
-def _equal_sentence(results: dict[str, Json]) -> str:
+def equal_sentence(results: dict[str, Json]) -> str:
+    """What was proven; what was too busy to be compared is not counted with it."""
     parts = []
     for server, each in results.items():
         busy = sum(t["unchecked"] for t in each["trees"].values())
-        more = f" ({busy} were written all the time and are unchecked)" if busy else ""
-        parts.append(f"{each['objects'] - busy} objects are proven equal on {server}{more}")
+        more = f" ({busy} more were written all the time and are unchecked)" if busy else ""
+        objects = count_text(each["objects"] - busy, "object")
+        parts.append(f"{objects} proven equal on {server}{more}")
     return "; ".join(parts)
-
-
-def _path_state(tree: ProtectedTree, server: str, peer: Json, last: Json) -> Json:
-    counts = (last.get("trees") or {}).get(str(tree.id))
-    state = "unchecked"
-    if not peer["in_sync"]:
-        state = "out-of-sync"
-    elif counts is not None and not last.get("error"):
-        # What was different has been repaired and proven since, or the peer were not in sync.
-        state = "synchronized"
-    return {
-        "path": tree.path,
-        "server": server,
-        "state": state,
-        "at": last.get("at"),
-        "position": last.get("position"),
-        "synchronized": counts["synchronized"] if counts else 0,
-        "out_of_sync": counts["out_of_sync"] if counts else 0,
-        "unchecked": counts["unchecked"] if counts else 0,
-        "different": counts["paths"] if counts else [],
-    }

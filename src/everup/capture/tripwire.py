@@ -43,8 +43,9 @@ class Tripwire:
     def follow_gates(self) -> None:
         """Watch every tree that is armed by now. Raises OSError."""
         self._paths = {t.tree_id: str(t.path) for t in gate.load_armed(self._places)}
-        for tree_id in [*self._roots.keys() - self._paths.keys()]:
-            os.close(self._roots.pop(tree_id)[1])
+        for tree_id in [*self._roots]:
+            if tree_id not in self._paths or self._gone(*self._roots[tree_id]):
+                os.close(self._roots.pop(tree_id)[1])
         for tree_id in self._paths.keys() - self._roots.keys():
             lower = self._places.lower(tree_id)
             if mounts_at(lower):
@@ -53,6 +54,12 @@ class Tripwire:
                 self._roots[tree_id] = (str(lower), root)
         self._behind.state(WATCHING, "")
         self._behind.keep()
+
+    @staticmethod
+    def _gone(lower: str, root: int) -> bool:
+        """Whether the mount was taken away (and may be there anew): no path leads there then, and
+        what happens in the tree would not be recognised."""
+        return os.readlink(f"/proc/self/fd/{root}") != lower
 
     def look(self) -> None:
         """Wait a moment for something, then judge all of it."""
