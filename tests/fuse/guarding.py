@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,22 @@ class GuardProcess:
 
     def kill_worker(self) -> None:
         os.kill(self.worker(), signal.SIGKILL)
+
+    @contextmanager
+    def between_workers(self) -> Iterator[Path]:
+        """One worker is dead and the next one not there: what it has left (in the directory that
+        is given) may be changed. Afterwards the next one serves."""
+        assert self.process is not None
+        worker = self.worker()
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            os.kill(worker, signal.SIGKILL)
+            while Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                time.sleep(0.01)
+            yield memory_directory(self.places)
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+        self.wait_served()
 
     def forgotten(self) -> None:
         """Make the kernel forget every name and object: then nothing may be known, or kept aside.

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 PAGE_BYTES = 4096
+FAILING_CODE = 7
 _OPCODE = Struct("<Q")
 _STEP = Struct("<Q56s")
 _STEPS_AT = 64
@@ -49,11 +50,11 @@ REQUEST_STEPS = {
 
 SYNC_STEPS = {
     "read": REQUEST_STEPS["read"],
-    "synced": Step("return", "_sync_now", "session.py"),
+    "synced": Step("return", "_sync_now", "syncing.py"),
     "parked": Step("return", "park", "slots.py"),
-    "apart": Step("call", "_sync_apart", "session.py"),
+    "apart": Step("call", "_sync_apart", "syncing.py"),
     "cleared": REQUEST_STEPS["cleared"],
-    "finish": Step("call", "_finish", "session.py"),
+    "finish": Step("call", "_finish", "syncing.py"),
     "answered": Step("c_return:write", "_write", "session.py"),
     "unparked": Step("return", "unpark", "slots.py"),
 }
@@ -61,7 +62,7 @@ SYNC_STEPS = {
 
 START_STEPS = {
     "settle": Step("call", "settle", "settle.py"),
-    "looked": Step("return", "_is_over", "settle.py"),
+    "looked": Step("return", "add", "settle.py"),
     "handled": Step("return", "handle", "session.py"),
     "answered": Step("c_return:write", "_write", "session.py"),
     "settled": Step("return", "settle", "settle.py"),
@@ -79,17 +80,17 @@ VERB_STEPS = {
     "open": (
         Step("return", "_check_marker", "guard.py"), Step("return", "begin_epoch", "writer.py"),
         Step("return", "_begin_epoch", "guard.py"), Step("return", "keep", "keeping.py"),
-        Step("return", "_make_session", "guard.py"), Step("return", "_save_state", "guard.py"),
+        Step("return", "make_session", "mounted.py"), Step("return", "_save_state", "guard.py"),
         Step("return", "mount_fuse", "mounts.py"), Step("return", "set_features", "slots.py"),
-        Step("return", "start", "session.py"), Step("return", "_mount", "guard.py"),
+        Step("return", "start", "session.py"), Step("return", "mount", "mounted.py"),
         Step("return", "open", "guard.py"),
     ),
     "close": (
         Step("call", "close", "guard.py"), Step("return", "unmount_gently", "gate.py"),
-        Step("return", "fail_waiting", "session.py"), Step("return", "_drain", "guard.py"),
-        Step("return", "unmount_hard", "gate.py"), Step("call", "_end_session", "guard.py"),
+        Step("return", "fail_waiting", "syncing.py"), Step("return", "_drain", "guard.py"),
+        Step("return", "unmount_hard", "gate.py"), Step("call", "end", "mounted.py"),
         Step("return", "drop_orphans", "lower.py"), Step("return", "drop", "keeping.py"),
-        Step("return", "_end_session", "guard.py"), Step("return", "clear", "runstate.py"),
+        Step("return", "end", "mounted.py"), Step("return", "clear", "runstate.py"),
         Step("return", "_finish_closing", "guard.py"),
     ),
     "disarm": (
@@ -162,8 +163,9 @@ _OF_A_REQUEST = {
 class Watcher:
     """The profile function of every thread of a worker."""
 
-    def __init__(self, plan: Plan, product: str) -> None:
+    def __init__(self, plan: Plan, product: str, failing: bool = False) -> None:
         self._plan = plan
+        self._failing = failing
         self._product = product
         self._here = threading.local()
         self._passed = 0
@@ -181,6 +183,8 @@ class Watcher:
     def _look(self, frame: FrameType, event: str, argument: Any) -> None:
         code, here = frame.f_code, self._here
         name, file = code.co_name, code.co_filename.rpartition("/")[2]
+        if self._failing and (event, name, file) == ("call", "start", "guard.py"):
+            os._exit(FAILING_CODE)
         if event == "call" and name == "handle" and file == "session.py":
             opcode = frame.f_locals["request"].opcode
             here.opcode = _SAME.get(opcode, opcode)
@@ -235,6 +239,11 @@ def broken_mark(plan: Path) -> Path:
     return plan.with_name("broken")
 
 
+def failing_mark(plan: Path) -> Path:
+    """Code that is loaded while this file exists stands by, and ends when it shall serve."""
+    return plan.with_name("failing")
+
+
 def _hold_as_service(plan: str) -> int:
     """As systemd starts it: what it kept is at descriptors 3 and following, and for this pid."""
     os.environ["LISTEN_PID"] = str(os.getpid())
@@ -247,7 +256,8 @@ def _work(plan: str) -> int:
     import everup.capture.worker as worker
 
     product = os.path.dirname(os.path.dirname(worker.__file__ or ""))
-    Watcher(Plan(Path(plan)), product + "/").install()
+    failing = failing_mark(Path(plan)).exists()
+    Watcher(Plan(Path(plan)), product + "/", failing).install()
     return worker.main()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from guarding import GuardProcess
-from killpoints import Plan, broken_mark
+from killpoints import FAILING_CODE, Plan, broken_mark, failing_mark
 
 from everup.capture import protocol
 from everup.capture.liveness import SILENT_S, STUCK_S
@@ -209,6 +209,45 @@ def test_a_new_version_takes_over_under_load(held: Held) -> None:
     thread.join(10)
     assert len(pauses) > 10
     print(f"longest of {len(pauses)} calls over an upgrade: {max(pauses):.3f} s")
+    held.compare()
+
+
+def test_a_new_version_that_never_serves_is_taken_back(held: Held) -> None:
+    """Once tried, never again by itself; the version that served before serves on."""
+    assert held.process is not None
+    held.wait_standing()
+    before = held.worker()
+    stop = threading.Event()
+    calls: list[float] = []
+
+    def load() -> None:
+        while not stop.is_set():
+            calls.append(timed((held.tree / f"d{len(calls)}").mkdir))
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    failing_mark(held.plan_path).touch()
+    held.process.send_signal(signal.SIGHUP)
+    held.wait_said(f"did not come to serve ({FAILING_CODE}), the version before serves again")
+    worker = held.wait_served()["worker"]
+    assert worker["pid"] != before and worker["restarts"] == 2
+    assert "did not come to serve" in worker["reason"]
+    held.wait_standing()
+    done, give_up = len(calls), time.monotonic() + 20
+    while len(calls) == done:
+        assert time.monotonic() < give_up, "the application waits"
+        time.sleep(0.01)
+    assert held.worker() == worker["pid"]
+    failing_mark(held.plan_path).unlink()
+    held.process.send_signal(signal.SIGHUP)
+    give_up = time.monotonic() + 20
+    while (after := held.wait_served()["worker"])["pid"] == worker["pid"]:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    assert after["reason"] == "a new version took over" and after["restarts"] == 3
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
     held.compare()
 
 

@@ -133,7 +133,7 @@ def test_the_next_worker_dies_while_it_takes_over(killing: Killing, mode: str) -
         if operation is OPERATIONS["fsync"]:
             first = ("request.read", "sync.parked")[number % 2]
         if step == "handled":
-            first = "request.read"
+            first = "request.intent"
         try:
             killing.cell(operation, (first, 0), (f"start.{step}", 0))
         except BaseException as error:

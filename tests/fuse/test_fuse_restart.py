@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Callable
@@ -14,20 +13,13 @@ from pathlib import Path
 import pytest
 from guarding import GuardProcess, mask_resend
 
-from everup.capture import protocol
-from everup.capture.batchends import BatchEnds
 from everup.capture.runstate import memory_directory
 from everup.capture.session import THREADS
 from everup.capture.slots import Slots
-from everup.journal.openbatch import OpenBatch
-from everup.journal.operation import MASK_MODE, Attributes, encode_attributes
-from everup.journal.record import Operation, encode_head
-from everup.model.ids import NO_OBJECT, OBJECT_ID_BYTES, OBJECT_ID_XATTR
 from everup.system.kernelcalls import RENAME_EXCHANGE, rename
 
 pytestmark = pytest.mark.fuse
 KILLS = 6
-UNIQUE = 1 << 40
 
 
 class Load:
@@ -245,48 +237,6 @@ def test_node_table_shrinks_when_the_kernel_forgets(guard: GuardProcess) -> None
             return
         time.sleep(0.02)
     raise AssertionError("nodes are not forgotten")
-
-
-def test_the_trees_have_numbers_of_their_own(guard: GuardProcess) -> None:
-    """A begun creation in one tree is not over because a request of another tree, with the same
-    number, is recorded in the open batch."""
-    (guard.tree / "f").write_bytes(b"1")
-    guard.batch_closed()
-    assert guard.process is not None
-    worker = guard.worker()
-    guard.process.send_signal(signal.SIGSTOP)
-    try:
-        os.kill(worker, signal.SIGKILL)
-        while Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-            time.sleep(0.01)
-        memory = memory_directory(guard.places)
-        ends = BatchEnds(memory / "batch-end", guard.places.journal).load()
-        assert ends is not None
-        start = ends.position
-        object_id = os.getxattr(guard.lower() / "f", OBJECT_ID_XATTR)[:OBJECT_ID_BYTES]
-        mode = (guard.lower() / "f").stat().st_mode
-        arguments = encode_attributes(Attributes(MASK_MODE, mode, 0, 0, 0, b"f"))
-        batch = OpenBatch(memory / "open-batch")
-        batch.begin(start)
-        head = encode_head(
-            Operation.ATTRIBUTES, 1, start.epoch, start.sequence + 1, object_id, arguments,
-            unique=UNIQUE,
-        )  # fmt: skip
-        batch.append(head, b"")
-        body = protocol.MKNOD_IN.pack(stat.S_IFREG | 0o600, 0, 0) + b"begun\0"
-        length = protocol.IN_HEADER_BYTES + len(body)
-        request = protocol.IN_HEADER.pack(
-            length, protocol.MKNOD, UNIQUE, protocol.ROOT_NODE, 0, 0, 0, 0
-        ) + body  # fmt: skip
-        slot = Slots(memory / "2" / "slots", THREADS).slots[0]
-        slot.request[: len(request)] = request
-        slot.intend(UNIQUE, 0, os.urandom(OBJECT_ID_BYTES), NO_OBJECT)
-    finally:
-        guard.process.send_signal(signal.SIGCONT)
-    guard.wait_served()
-    assert (guard.lower(2) / "begun").exists()
-    guard.compare(1)
-    guard.compare(2)
 
 
 def test_settled_slots_are_empty(guard: GuardProcess) -> None:

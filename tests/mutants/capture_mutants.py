@@ -89,7 +89,7 @@ CAPTURE = (
     ),
     Mutant(
         "sync_answered_before_the_disk_has_it",
-        "capture/session.py",
+        "capture/syncing.py",
         "            os.fdatasync(hot.descriptor)\n",
         "            pass\n",
         f"{DISK}test_what_was_synced_survives_a_power_cut",
@@ -193,6 +193,20 @@ CAPTURE = (
         "                sync_filesystem(descriptor)\n",
         "                pass\n",
         f"{DISK}test_what_the_activity_mark_says_survives_a_power_cut",
+    ),
+    Mutant(
+        "segments_deleted_that_somebody_lacks",
+        "capture/control.py",
+        "            if following.first_sequence > up_to + 1:\n",
+        "            if following.first_sequence > up_to + (1 << 40):\n",
+        f"{GATE}test_segments_are_released_up_to_a_sequence",
+    ),
+    Mutant(
+        "segments_deleted_behind_the_activity_mark",
+        "capture/control.py",
+        "            up_to = min(up_to, needed_after)\n",
+        "            up_to = max(up_to, needed_after)\n",
+        f"{GATE}test_segments_are_released_up_to_a_sequence",
     ),
     Mutant(
         "open_batch_left_out_of_the_activity",

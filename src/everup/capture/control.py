@@ -77,12 +77,24 @@ class Control:
             "journal": journal,
             "mode": policy.mode,
             "must_acknowledge": list(policy.must_acknowledge),
-            "waiting_fsyncs": sum(session.waiting for session in guard.sessions.values()),
+            "waiting_fsyncs": sum(session.syncs.waiting for session in guard.sessions.values()),
             "resend": bool(features) and all(value & HAS_RESEND for value in features),
             "worker": self._worker(),
             "late_answers": order.late_answers,
             "behind": load_behind(guard.memory),
+            "memory": self._memory(),
         }
+
+    def _memory(self) -> Reply:
+        """Whether the next worker will know all that this one knows."""
+        sessions = list(self._guard.sessions.values())
+        if not any(session.tree.nodes.alone for session in sessions):
+            return {"state": "ok", "sentence": ""}
+        sentence = (
+            f"the file system of {self._guard.memory} is full: a new worker of the guard would not "
+            "know the path of every open file, and look for some"
+        )
+        return {"state": "full", "sentence": sentence}
 
     def _worker(self) -> Reply:
         """How often it was replaced since the holder began, and why the last time."""

@@ -13,10 +13,10 @@ the next one finds the request in its slot, does not count again, and answers. K
 answer, the same, and the kernel knows no such request any more (ENOENT).
 """
 
-import mmap
-import os
 from collections.abc import Callable
 from pathlib import Path
+
+from everup.system.sharedmemory import map_file
 
 COMPLETE = 1 << 62
 CHUNK = 1024
@@ -36,12 +36,7 @@ class CountLog:
     """The page of one tree. All its words are stored whole."""
 
     def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, _BYTES)
-            self._words = memoryview(mmap.mmap(descriptor, _BYTES)).cast("Q")
-        finally:
-            os.close(descriptor)
+        self._words = memoryview(map_file(path, _BYTES)).cast("Q")
 
     @property
     def small_used(self) -> int:

@@ -20,8 +20,8 @@ class Hot:
     """What is remembered of an object in use; `touched` until its time is in the journal."""
 
     __slots__ = (
-        "ahead", "capabilities", "default_acl", "descriptor", "directory", "hint", "node", "object_id",
-        "orphan", "path_only", "pinned", "touched",
+        "ahead", "capabilities", "default_acl", "descriptor", "directory", "hint", "node",
+        "object_id", "orphan", "path_only", "pinned", "touched",
     )  # fmt: skip
 
     def __init__(self, node: int, descriptor: int) -> None:

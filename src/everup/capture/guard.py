@@ -1,32 +1,27 @@
 """The guard: gate, mounts and journal of one server, as one object.
 
-What enters: the verbs of the control socket (see `control`). What leaves: mounted trees, a journal,
-answers. Made by the worker. Opening and closing come one at a time.
+What enters: the verbs of the control socket (see `control`). What leaves: an open or a closed gate,
+a journal, answers. Made by the worker. Opening and closing come one at a time.
 """
 
 import errno
 import os
-import shutil
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 from everup.capture import gate, runstate
 from everup.capture.batchends import BatchEnds
 from everup.capture.checkpoints import Checkpoints
-from everup.capture.descriptors import Marks
 from everup.capture.gate import ArmedTree
-from everup.capture.handlers import HANDLERS
 from everup.capture.journalcare import JournalCare
 from everup.capture.keeping import Keeping
-from everup.capture.lower import LowerTree
+from everup.capture.mounted import MountedTrees
 from everup.capture.order import Order, Policy
-from everup.capture.runstate import OpenTree, RunState
-from everup.capture.session import THREADS, Session
-from everup.capture.settle import settle, touch_again
-from everup.capture.slots import Slots
+from everup.capture.runstate import RunState, StateFile
+from everup.capture.session import Session
+from everup.capture.settle import settle
 from everup.capture.touched import Touched
 from everup.errors import EverupError, Refused
 from everup.journal.dirty import DirtyMap
@@ -35,16 +30,13 @@ from everup.journal.operation import Epoch
 from everup.journal.record import Record
 from everup.journal.unclean import note_unclean_epoch
 from everup.journal.writer import CAUSE_CLOSE, JournalWriter
-from everup.model.ids import GROUP_XATTR, root_object_id
+from everup.model.ids import GROUP_XATTR
 from everup.model.position import Position
 from everup.places import Places
 from everup.system.clock import boot_id
 from everup.system.files import load_json, save_json
-from everup.system.kernelcalls import sync_filesystem
 from everup.system.leasepage import LeasePageReader
-from everup.system.mounts import mount_fuse
 
-INIT_MAX_S = 5.0
 DISARM_GRACE_S = 2.0
 DRAIN_MAX_S = 1.0
 
@@ -64,11 +56,9 @@ class OpenRequest(NamedTuple):
 class Guard:
     """All of it. Raises EverupError for what is refused."""
 
-    def __init__(self, places: Places, keeping: Keeping, threads: int = THREADS) -> None:
+    def __init__(self, places: Places, keeping: Keeping) -> None:
         self.places = places
         self.keeping = keeping
-        self.sessions: dict[int, Session] = {}
-        self.paths: dict[int, Path] = {}
         self.memory = runstate.memory_directory(places)
         self.journal = JournalWriter(places.journal, memory=self.memory / "open-batch")
         ends = BatchEnds(self.memory / "batch-end", places.journal)
@@ -81,19 +71,25 @@ class Guard:
         self.care = JournalCare(places, self.journal, self.order, dirty)
         self.checkpoints = Checkpoints(places, self.order)
         self.clean: bool | None = None
+        self._mounted = MountedTrees(
+            places, keeping, self.memory, self.order, self.checkpoints, self._connection_ended
+        )
         self._ends = ends
-        self._threads = threads
-        self._marks = Marks()
         self._lock = threading.Lock()
-        self._state_path = self.memory / "open.json"
+        self._state = StateFile(self.memory / "open")
         self._server = ""
         self._group_id = ""
+
+    @property
+    def sessions(self) -> dict[int, Session]:
+        """Of the open gate, by tree; none when it is closed."""
+        return self._mounted.sessions
 
     # start
 
     def start(self) -> None:
         """Take over from a killed worker, or begin with every gate closed."""
-        state = runstate.load(self._state_path)
+        state = self._state.load()
         last = self._ends.load() if state is not None else None
         loose = self.care.open(last, state.epoch if state is not None else None)
         if state is not None:
@@ -116,10 +112,8 @@ class Guard:
             print(f"everup-guard: {error}", file=sys.stderr, flush=True)
 
     def _resume(self, state: RunState, loose: tuple[Record, ...]) -> None:
-        alive = all(
-            self._held_name(tree.tree_id) in self.keeping.held and gate.is_open(Path(tree.path))
-            for tree in state.trees
-        )
+        mounted = self._mounted
+        alive = all(mounted.is_alive(tree) for tree in state.trees)
         self.order.epoch = state.epoch
         self.order.closed = self._ends.load()
         self.order.closing = not alive
@@ -130,41 +124,16 @@ class Guard:
         self.care.server = state.server
         self._server, self._group_id = state.server, state.group_id
         for tree in state.trees:
-            device = self.keeping.held.get(self._held_name(tree.tree_id), -1)
-            self._make_session(tree.tree_id, Path(tree.path), device)
-        trees = {number: session.tree for number, session in self.sessions.items()}
-        touch_again(self.order, trees, self._touched.entries())
-        self.order.finishing = True
-        for session in self.sessions.values():
-            settle(session, loose, alive)
-        self.order.finishing = False
+            mounted.resume(tree, state.group_id)
+        settle(self.sessions.values(), self.order, loose, self._touched.entries(), alive)
         if not alive:
-            for path in self.paths.values():
+            for path in mounted.paths:
                 gate.unmount_hard(path)
             self._finish_closing(state.epoch)
             return
         for session in self.sessions.values():
             session.take_over()
             session.start()
-
-    @staticmethod
-    def _held_name(tree_id: int) -> str:
-        return f"fuse-{tree_id}"
-
-    def _memory(self, tree_id: int) -> Path:
-        return self.memory / str(tree_id)
-
-    def _make_session(self, tree_id: int, path: Path, device: int) -> Session:
-        memory = self._memory(tree_id)
-        root_id = root_object_id(self._group_id, tree_id)
-        tree = LowerTree(tree_id, self.places.lower(tree_id), root_id, memory, self._marks)
-        slots = Slots(memory / "slots", self._threads)
-        session = Session(device, tree, self.order, slots, self._marks, HANDLERS)
-        session.on_ended = self._connection_ended
-        self.sessions[tree_id] = session
-        self.checkpoints.watch(tree_id, tree.root)
-        self.paths[tree_id] = path
-        return session
 
     # arming
 
@@ -185,8 +154,7 @@ class Guard:
                 if self.sessions and tree.tree_id not in self.sessions:
                     # Protected while the gate is open: it joins the epoch that runs.
                     self._check_marker(tree, self._group_id)
-                    self._mount(tree)
-                    self._save_state()
+                    self._mounted.mount(tree, self._group_id, self._save_state)
 
     def disarm(self, tree_ids: list[int]) -> None:
         """Plain directories again; one whose gate is open is closed first."""
@@ -195,12 +163,7 @@ class Guard:
             for tree in armed:
                 if tree.tree_id not in tree_ids:
                     continue
-                session = self.sessions.get(tree.tree_id)
-                if session is not None:
-                    session.on_ended = lambda: None
-                    gate.unmount_gently(tree.path, time.monotonic() + DISARM_GRACE_S)
-                    gate.unmount_hard(tree.path)
-                    self._end_session(tree.tree_id)
+                if self._mounted.unmount(tree, DISARM_GRACE_S):
                     self._save_state()
                 gate.disarm_tree(self.places, tree)
             left = [tree for tree in armed if tree.tree_id not in tree_ids]
@@ -228,12 +191,14 @@ class Guard:
             self.order.policy = request.policy
             try:
                 for tree in armed:
-                    self._mount(tree)
+                    self._mounted.mount(tree, request.group_id, self._save_state)
                 self._save_state()
             except (OSError, EverupError) as error:
                 self._close(0.0)
                 raise Refused(
-                    f"the gate could not be opened: {error}", code="gate-open-failed"
+                    f"the gate could not be opened: {error}",
+                    remedy=error.remedy if isinstance(error, EverupError) else "",
+                    code="gate-open-failed",
                 ) from error
             return position
 
@@ -278,35 +243,14 @@ class Guard:
         self.order.begin(closed)
         return closed.position
 
-    def _mount(self, tree: ArmedTree) -> None:
-        memory = self._memory(tree.tree_id)
-        shutil.rmtree(memory, ignore_errors=True)
-        memory.mkdir(mode=0o700, parents=True)
-        device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-        self.keeping.keep(self._held_name(tree.tree_id), device)
-        session = self._make_session(tree.tree_id, tree.path, device)
-        session.tree.drop_orphans()
-        self._save_state()
-        mount_fuse(device, tree.path, gate.MOUNT_NAME)
-        session.start()
-        give_up = time.monotonic() + INIT_MAX_S
-        while not session.slots.features:
-            if session.ended.is_set() or time.monotonic() > give_up:
-                raise Refused(
-                    f"the kernel did not accept the connection over {tree.path}", code="fuse-init"
-                )
-            time.sleep(0.002)
-
     def _save_state(self) -> None:
-        trees = tuple(OpenTree(number, str(path)) for number, path in self.paths.items())
         policy = self.order.policy
-        runstate.save(
-            self._state_path,
+        self._state.save(
             RunState(
                 self.order.epoch, self._server, self._group_id, policy.mode,
-                policy.must_acknowledge, trees, self.order.journal_state,
+                policy.must_acknowledge, self._mounted.trees, self.order.journal_state,
                 self.order.journal_sentence,
-            ),
+            )
         )  # fmt: skip
 
     def _journal_changed(self) -> None:
@@ -330,14 +274,14 @@ class Guard:
             # held, and only the closing gate lets them (and us) go.
             timer = threading.Timer(grace_s, self._stop_admitting)
             timer.start()
-            for path in self.paths.values():
+            for path in self._mounted.paths:
                 gate.unmount_gently(path, give_up)
             timer.cancel()
         self._stop_admitting()
         for session in self.sessions.values():
-            session.fail_waiting(errno.EIO)
+            session.syncs.fail_waiting(errno.EIO)
         self._drain()
-        for path in self.paths.values():
+        for path in self._mounted.paths:
             gate.unmount_hard(path)
         return self._finish_closing(self.order.epoch)
 
@@ -363,32 +307,17 @@ class Guard:
             self.order.fail_journal("error", f"the journal could not be synced: {error.strerror}")
         clean = self.order.journal_state == "ok" and not self.journal.open_records
         for number in list(self.sessions):
-            self._end_session(number)
+            self._mounted.end(number)
         position = self.journal.position
         if clean:
             value = {"state": "at", "position": position.to_json()}
             save_json(self.places.tree, value, operation="save-tree")
-        runstate.clear(self._state_path)
+        self._state.clear()
         self.clean = clean
         print(
             f"everup-guard: gate closed at {epoch}/{position.sequence}", file=sys.stderr, flush=True
         )
         return position, clean
-
-    def _end_session(self, number: int) -> None:
-        """Its connection is gone: everything to the disk, nothing kept."""
-        session = self.sessions.pop(number)
-        self.checkpoints.forget(number)
-        del self.paths[number]
-        session.join(DRAIN_MAX_S)
-        self.order.close_batch(CAUSE_CLOSE)
-        sync_filesystem(session.tree.root)
-        session.tree.drop_orphans()
-        session.tree.close()
-        name = self._held_name(number)
-        if name in self.keeping.held:
-            self.keeping.drop(name)
-        shutil.rmtree(self._memory(number), ignore_errors=True)
 
     def _connection_ended(self) -> None:
         """Somebody else unmounted or aborted it: no dead mount may stay behind."""
@@ -410,4 +339,4 @@ class Guard:
 
     def _acknowledged(self, up_to: int) -> None:
         for session in list(self.sessions.values()):
-            session.acknowledged(up_to)
+            session.syncs.acknowledged(up_to)

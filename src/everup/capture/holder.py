@@ -5,7 +5,9 @@ once, with every descriptor, when it dies or is stuck. Meanwhile applications ju
 
 A second worker stands by: it has loaded everything and waits for the word, so that a replacement
 takes milliseconds also on a busy machine. SIGHUP makes a new one stand by, from the code as it is
-on the disk now, and lets it take over once it stands; if it never does, the old one stays.
+on the disk now, and lets it take over once it stands; if it never does, the old one stays. The one
+that stood by before waits until the new one serves: if it does not, the code that served before
+serves again.
 
 systemd is handed every descriptor too (its file descriptor store): when this process itself is
 killed, the next one gets them back and the mounts are served again.
@@ -39,6 +41,8 @@ BACK_OFF_S = 0.5
 BACK_OFF_MAX_S = 8.0
 STAND_BY_AGAIN_S = 5.0
 STOP_S = 25.0
+RENEW_S = 20.0
+"""A new version that does not serve by then is taken back, if one of the version before is left."""
 
 
 class Child:
@@ -93,8 +97,13 @@ class Holder:
         self._served = False
         self._ready = False
         self._renewing = False
+        # Until when a new version must serve; 0: none is taking over.
+        self._taking_over = 0.0
+        self._trouble = ""
         self._stand_by_from = 0.0
         self._spare: Child | None = None
+        # Of the version that served, while a new one is on its way.
+        self._fallback: Child | None = None
         self._worker = self._child()
 
     def run(self) -> int:
@@ -109,6 +118,8 @@ class Holder:
                     self._replace()
                 elif self._spare is not None and key.data is self._spare:
                     self._look_at_spare(self._spare)
+                elif self._fallback is not None and key.data is self._fallback:
+                    self._drop_fallback()
             self._obey_signals()
             self._tick()
 
@@ -122,6 +133,16 @@ class Holder:
     def _end(self, child: Child) -> int:
         self._selector.unregister(child.channel)
         return child.end()
+
+    def _dismiss(self, child: Child | None) -> None:
+        """It stood by and is not needed."""
+        if child is not None:
+            child.process.kill()
+            self._end(child)
+
+    def _drop_fallback(self) -> None:
+        self._dismiss(self._fallback)
+        self._fallback = None
 
     def _go(self) -> None:
         """The word to the worker, which may still be starting."""
@@ -163,7 +184,11 @@ class Holder:
 
     def _is_ready(self) -> None:
         self._served = True
-        notify(f"STATUS=worker {self._worker.process.pid}, replaced {self.restarts} times")
+        if self._taking_over:
+            self._taking_over, self._trouble = 0.0, ""
+            self._drop_fallback()
+        status = f"worker {self._worker.process.pid}, replaced {self.restarts} times"
+        notify(f"STATUS={status}{self._trouble}")
         if not self._ready:
             self._ready = True
             notify("READY=1")
@@ -174,8 +199,12 @@ class Holder:
         """The worker has ended: the one that stands by takes over, or else a fresh one."""
         code = self._end(self._worker)
         self.reason = self._watch.reason or f"the worker ended with {code}"
-        if self._renewing and self._spare is not None and self._spare.standing:
+        renewed = self._renewing and self._spare is not None and self._spare.standing
+        if renewed:
             self.reason, self._renewing = "a new version took over", False
+            self._taking_over = time.monotonic() + RENEW_S
+        elif self._taking_over:
+            self._take_back(code)
         self.restarts += 1
         print(
             f"everup-guard: worker ended ({code}), starting it again", file=sys.stderr, flush=True
@@ -183,12 +212,29 @@ class Holder:
         self._wait_if_it_keeps_dying()
         if self.stopping:
             raise SystemExit(self._leave())
+        self._worker = self._successor(renewed) or self._child()
+        self._go()
+
+    def _successor(self, renewed: bool) -> Child | None:
+        """Who stands by, rather one of the version that has served; the new one if it is time."""
+        if self._fallback is not None and not renewed:
+            child, self._fallback = self._fallback, None
+            return child
         spare, self._spare = self._spare, None
         if spare is not None and not spare.standing and spare.process.poll() is not None:
             self._end(spare)
-            spare = None
-        self._worker = spare or self._child()
-        self._go()
+            return None
+        return spare
+
+    def _take_back(self, code: int) -> None:
+        """The new version had the word and did not come to serve."""
+        self._taking_over = 0.0
+        self._trouble = f"; the new version did not come to serve ({code})"
+        then = "the version before serves again"
+        if self._fallback is None:
+            then = "nobody of the version before is left, it is tried again"
+        self.reason = f"the new version did not come to serve ({code}), {then}"
+        print(f"everup-guard: {self.reason}", file=sys.stderr, flush=True)
 
     def _wait_if_it_keeps_dying(self) -> None:
         """Longer each time; the descriptors are kept, so that applications wait and no more.
@@ -215,7 +261,7 @@ class Holder:
     def _look_at_spare(self, spare: Child) -> None:
         if spare.hear() is None:
             code = self._end(spare)
-            self._spare = None
+            self._spare, self._fallback = self._fallback, None
             self._stand_by_from = time.monotonic() + STAND_BY_AGAIN_S
             if self._renewing:
                 self._renewing = False
@@ -236,6 +282,8 @@ class Holder:
         reason = self._watch.look(time.monotonic())
         if reason:
             print(f"everup-guard: {reason}", file=sys.stderr, flush=True)
+            self._worker.process.kill()
+        if time.monotonic() > self._taking_over > 0 and self._fallback is not None:
             self._worker.process.kill()
         if self._spare is None and time.monotonic() > self._stand_by_from > 0:
             self._stand_by_from = 0.0
@@ -267,22 +315,25 @@ class Holder:
         if self.stopping:
             self._worker.process.terminate()
         elif signal.SIGHUP in self._signals:
+            if self._taking_over:
+                # Looked at again when it is clear whether the one before serves.
+                return
             self._renew()
         self._signals.clear()
 
     def _renew(self) -> None:
         """SIGHUP: a worker of the code on the disk takes over while requests wait."""
-        if self._spare is not None:
-            self._spare.process.kill()
-            self._end(self._spare)
+        if self._renewing or self._spare is None or not self._spare.standing:
+            self._dismiss(self._spare)
+        else:
+            self._fallback = self._spare
         self._renewing = True
         self._spare = self._child()
 
     def _leave(self) -> int:
         self._end(self._worker)
-        if self._spare is not None:
-            self._spare.process.kill()
-            self._end(self._spare)
+        self._dismiss(self._spare)
+        self._drop_fallback()
         return 0
 
 

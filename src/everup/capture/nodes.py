@@ -8,12 +8,14 @@ the journal's lock when a name changes, and by the session, which counts just be
 A node number is the inode's file handle packed into 64 bits, (generation << 32) | inode, so it can
 be opened again without any table. Handles that do not fit are refused by the preflight.
 
+Where shared memory has no room for more entries, the others are in the worker's own: then a new
+worker does not know them, their records bear no path hints, and nobody waits or fails for it.
+
 Counts are exact over the death of a worker (see `counts`): one too many would keep an unlinked
 object for ever, one too few would delete it while a process has it open.
 """
 
-import mmap
-import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from struct import Struct
 from everup.capture.counts import CHUNK, COMPLETE, CountLog
 from everup.capture.protocol import ROOT_NODE
 from everup.system.kernelcalls import FileHandle
+from everup.system.sharedmemory import Growing
 
 PARENT_UNKNOWN = 0
 DEPTH_MAX = 256
@@ -65,24 +68,20 @@ class _Entries:
     last into an entry and goes first out of it; zero means free.
     """
 
-    def __init__(self, path: Path, entry_bytes: int, count_max: int) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, entry_bytes * count_max)
-            self.memory = mmap.mmap(descriptor, entry_bytes * count_max)
-        finally:
-            os.close(descriptor)
+    def __init__(self, path: Path, entry_bytes: int, count_max: int, used: int) -> None:
+        self._room = Growing(path, entry_bytes * count_max, entry_bytes * used)
+        self.memory = self._room.memory
         self.words = memoryview(self.memory).cast("Q")
         self.entry_bytes = entry_bytes
         self.entry_words = entry_bytes // 8
         self.name_bytes_max = entry_bytes - _HEAD_BYTES
         self._free: list[int] = []
-        self._used = 0
+        self._used = used
         self._count_max = count_max
 
-    def load(self, used: int, index: dict[int, int], sign: int) -> None:
-        """Find the entries that an earlier worker wrote (the first `used` places)."""
-        self._used = used
+    def load(self, index: dict[int, int], sign: int) -> None:
+        """Find the entries that an earlier worker wrote (the places that were used)."""
+        used = self._used
         # A million entries at once, not one by one: applications wait for this.
         nodes = self.words[: used * self.entry_words : self.entry_words].tolist()
         found = dict(zip(nodes, range(sign, sign * (used + 1), sign), strict=True))
@@ -94,14 +93,23 @@ class _Entries:
         index.update(found)
 
     @property
-    def used(self) -> int:
-        return self._used
+    def shared(self) -> int:
+        """Places that were used and that the next worker finds."""
+        return min(self._used, self._room.shared_bytes // self.entry_bytes)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there was no room for more, so that a new worker does not find everything."""
+        return self.shared < self._used
 
     def take(self) -> int:
         if self._free:
             return self._free.pop()
         if self._used == self._count_max:
             raise OSError(12, "the node table is full")
+        if not self._room.has(self.entry_bytes * (self._used + 1)):
+            print("everup-guard: no room for shared memory", file=sys.stderr, flush=True)
+            self._room.go_on_alone()
         self._used += 1
         return self._used - 1
 
@@ -135,19 +143,27 @@ class NodeTable:
     """Nodes of one tree; adding and forgetting may come from any thread."""
 
     def __init__(self, directory: Path) -> None:
+        """Raises NoRoom, or OSError."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._small = _Entries(directory / "nodes", _SMALL_BYTES, _SMALL_COUNT_MAX)
-        self._large = _Entries(directory / "nodes-long", _LARGE_BYTES, _LARGE_COUNT_MAX)
+        self._log = log = CountLog(directory / "nodes-counts")
+        self._small = _Entries(directory / "nodes", _SMALL_BYTES, _SMALL_COUNT_MAX, log.small_used)
+        self._large = _Entries(
+            directory / "nodes-long", _LARGE_BYTES, _LARGE_COUNT_MAX, log.large_used
+        )
         # Positive: place + 1 in the small entries; negative: in the large ones.
         self._index: dict[int, int] = {}
         self._paths: dict[int, bytes] = {}
         self._lock = threading.Lock()
         self.miscounted = 0
         """Lookups that the kernel forgot although it was never told of them: a mistake of ours."""
-        self._log = CountLog(directory / "nodes-counts")
-        self._small.load(self._log.small_used, self._index, 1)
-        self._large.load(self._log.large_used, self._index, -1)
+        self._small.load(self._index, 1)
+        self._large.load(self._index, -1)
         self._log.finish(self._set_count)
+
+    @property
+    def alone(self) -> bool:
+        """Whether shared memory had no room for all: a new worker will not know the others."""
+        return self._small.alone or self._large.alone
 
     def __len__(self) -> int:
         return len(self._index)
@@ -248,7 +264,7 @@ class NodeTable:
             entries, sign = (self._large, -1)
         place = entries.take()
         entries.write(place, node, parent, count, name)
-        self._log.set_used(self._small.used, self._large.used)
+        self._log.set_used(self._small.shared, self._large.shared)
         self._index[node] = sign * (place + 1)
         if found is not None:
             found[0].give_back(found[1])

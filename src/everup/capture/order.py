@@ -94,6 +94,8 @@ class Order:
         self._shared_touched = touched
         self.dirty = dirty
         self._touched: list[tuple[LowerTree, Hot]] = []
+        # So many objects are touched that the batch has to end.
+        self._crowded = False
         self._waiting = False
         self._wake = threading.Event()
         self._follow = threading.Condition()
@@ -157,7 +159,7 @@ class Order:
             )
             if request is not None:
                 request.slot.note_journaled(unique, len(payload))
-            if self.journal.batch_full:
+            if self.journal.batch_full or self._crowded:
                 self._close(CAUSE_SIZE)
         except OSError as error:
             self._journal_failed(error)
@@ -184,6 +186,7 @@ class Order:
             self._touched.append((tree, hot))
             if self._shared_touched is not None:
                 self._shared_touched.add(tree.tree_id, hot.node)
+                self._crowded = self._shared_touched.full
 
     def _journal_failed(self, error: OSError) -> None:
         # The promise `no-block`: the application goes on; what is missing is said aloud, and no
@@ -262,6 +265,7 @@ class Order:
             self._ends.save(closed)
         if self._shared_touched is not None:
             self._shared_touched.clear()
+        self._crowded = False
         with self._follow:
             self._follow.notify_all()
 
@@ -282,11 +286,8 @@ class Order:
 
         A change of contents alone (`fdatasync`) leaves no other trace: after a power cut nobody
         would know which blocks of a tree may be ahead of every journal. `hot`: only this object's;
-        None: those of all. Not while a killed worker's changes are finished: a batch must not end
-        between the touch and the record of a creation.
+        None: those of all.
         """
-        if self.finishing:
-            return
         with self.lock:
             whole = self.journal_state == "ok"
             if whole and hot is not None and hot.ahead.covered(self._mark_floor):

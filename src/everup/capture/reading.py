@@ -161,7 +161,7 @@ def _sized(value: bytes, size: int) -> bytes:
 
 def interrupt(request: Request) -> None:
     (unique,) = protocol.FORGET_IN.unpack_from(request.body, IN_HEADER_BYTES)
-    request.session.interrupt(unique)
+    request.session.syncs.interrupt(unique)
 
 
 def done(request: Request) -> bytes:

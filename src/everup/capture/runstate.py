@@ -10,9 +10,12 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from everup.errors import Refused
 from everup.places import Places
 from everup.system.mounts import mount_points
+from everup.system.sharedmemory import Turns
 
+STATE_BYTES_MAX = 128 << 10
 _MEMORY = Path("/dev/shm")
 
 
@@ -58,23 +61,34 @@ class RunState:
     """A journal that has failed stays so: the next worker must not go on behind the gap."""
 
 
-def save(path: Path, state: RunState) -> None:
-    """Atomic against a killed process; needs no sync on tmpfs."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps(asdict(state)))
-    os.replace(beside, path)
+class StateFile:
+    """Where the open gate is remembered; replaced as a whole, also when tmpfs is full."""
 
+    def __init__(self, path: Path) -> None:
+        """Raises NoRoom, or OSError."""
+        self._place = Turns(path, STATE_BYTES_MAX)
 
-def load(path: Path) -> RunState | None:
-    """None when no gate is open."""
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    trees = tuple(OpenTree(**tree) for tree in value.pop("trees"))
-    names = tuple(value.pop("must_acknowledge"))
-    return RunState(**value, must_acknowledge=names, trees=trees)
+    def save(self, state: RunState) -> None:
+        """Raises Refused when there are too many trees to be remembered."""
+        data = json.dumps(asdict(state)).encode()
+        if len(data) > STATE_BYTES_MAX:
+            raise Refused(
+                f"{len(state.trees)} protected paths are too many for one gate",
+                remedy="protect a directory above them instead",
+                code="too-many-trees",
+            )
+        self._place.write(data)
 
+    def load(self) -> RunState | None:
+        """None when no gate is open."""
+        data = self._place.read()
+        if not data:
+            return None
+        value = json.loads(data)
+        trees = tuple(OpenTree(**tree) for tree in value.pop("trees"))
+        names = tuple(value.pop("must_acknowledge"))
+        return RunState(**value, must_acknowledge=names, trees=trees)
 
-def clear(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    def clear(self) -> None:
+        """No gate is open."""
+        self._place.write(b"")

@@ -1,25 +1,28 @@
-"""Finish what a killed worker left: requests in slots, requests that wait, the open batch.
+"""Finish what a killed worker left: requests in slots, and the times of the open batch.
 
-What enters: the shared memory of a mounted tree and the records behind the last batch end. What
-leaves: every request answered exactly once, every change of the lower tree in the journal. Called
-by the worker before its threads start, also when the kernel connection is gone already (then only
-what has begun is finished, and nobody is answered).
+What enters: the shared memory of all mounted trees and the records behind the last batch end. What
+leaves: every request that had begun answered exactly once, every change of the lower trees in the
+journal. Called by the worker before its threads start, also when the kernel's connections are gone
+already (then only what has begun is finished, and nobody is answered).
 
-A change that has begun held the object's lock, so nothing came after it: it is done again, and
-"already so" is success. A change whose record is in the journal is only answered again. Requests
-that had not begun are handled like new ones, afterwards.
+In this order, over all trees: changes that had begun; requests that are over; those that had not
+begun. A change that has begun held the object's lock, so nothing came after it: it is done again,
+and "already so" is success. A change whose record is in the journal is only answered again.
+Requests that had not begun are new ones: the kernel sends them again, or the threads begin with
+them. Not here, since they may have to wait for the lease.
 """
 
 import os
+from collections.abc import Collection
 
 from everup.capture import protocol
-from everup.capture.lower import LowerTree
 from everup.capture.nameless import tmpfile_again
 from everup.capture.order import Order
 from everup.capture.reading import learn
 from everup.capture.replies import attributes_reply, entry_reply
 from everup.capture.session import Request, Session
 from everup.journal.record import Record
+from everup.model.ids import NO_OBJECT
 
 _NAME_AT = {
     protocol.MKNOD: protocol.IN_HEADER_BYTES + protocol.MKNOD_IN.size,
@@ -27,53 +30,97 @@ _NAME_AT = {
     protocol.LINK: protocol.IN_HEADER_BYTES + protocol.LINK_IN.size,
     protocol.SYMLINK: protocol.IN_HEADER_BYTES,
 }
+_CREATING = frozenset((protocol.MKNOD, protocol.MKDIR, protocol.SYMLINK))
+
+_AT_ONCE = frozenset(
+    (protocol.INIT, protocol.LOOKUP, protocol.READDIRPLUS, protocol.FORGET, protocol.BATCH_FORGET)
+)
+"""Not begun, and done here all the same; they never wait. What is counted is known by the slot and
+the number of its request, and one that is sent again comes to another slot; a FORGET is never sent
+again, nor is anything before INIT is answered."""
 
 
-def settle(session: Session, loose: tuple[Record, ...], alive: bool = True) -> int:
-    """Finish all requests in the slots; returns how many there were."""
-    # Each connection has its own numbers: another tree's request may have had the same one.
-    tree_id = session.tree.tree_id
-    own = [record for record in loose if record.unique and record.tree == tree_id]
-    recorded = {record.unique: len(record.payload) for record in own}
-    requests = [request for request in session.requests if request.slot.used]
-    begun: list[Request] = []
-    fresh: list[Request] = []
-    for request in requests:
-        request.parse()
-        if _is_over(session, request, recorded, alive):
-            continue
+class Found:
+    """What stands in the slots of all trees, sorted."""
+
+    def __init__(self) -> None:
+        self.begun: list[Request] = []
+        self.over: list[tuple[Request, int]] = []
+        self.fresh: list[Request] = []
+
+    def add(self, request: Request, recorded: dict[int, int]) -> None:
+        written = _written(request, recorded)
         request.intent = request.slot.intent(request.unique)
-        (begun if request.intent else fresh).append(request)
-    for request in begun + (fresh if alive else []):
-        session.handle(request)
-    for request in requests:
+        if written is not None:
+            self.over.append((request, written))
+        elif request.intent:
+            self.begun.append(request)
+        else:
+            self.fresh.append(request)
+
+
+def settle(
+    sessions: Collection[Session],
+    order: Order,
+    loose: tuple[Record, ...],
+    touched: list[tuple[int, int]],
+    alive: bool = True,
+) -> None:
+    """Finish everything that stands in the slots."""
+    found = Found()
+    for session in sessions:
+        # Each connection has its own numbers: another tree's request may have had the same one.
+        own = [each for each in loose if each.unique and each.tree == session.tree.tree_id]
+        recorded = {record.unique: len(record.payload) for record in own}
+        for request in session.requests:
+            if request.slot.used:
+                request.parse()
+                found.add(request, recorded)
+    _touch_again(sessions, order, touched, {_unborn(request) for request in found.begun})
+    order.finishing = True
+    for request in found.begun:
+        request.session.handle(request)
+    order.finishing = False
+    kept = _answer(found) if alive else []
+    for request in (*found.begun, *(request for request, _ in found.over), *found.fresh):
         request.intent = None
-        request.slot.clear()
-    return len(requests)
+        if request not in kept:
+            request.slot.clear()
 
 
-def _is_over(session: Session, request: Request, recorded: dict[int, int], alive: bool) -> bool:
-    """Whether a request is done, or refused, and is only answered again.
+def _answer(found: Found) -> list[Request]:
+    """Who can be answered is; returns those with which the threads have to begin."""
+    for request, written in found.over:
+        _answer_again(request, written)
+    left = []
+    for request in found.fresh:
+        if request.opcode in _AT_ONCE:
+            request.session.handle(request)
+        elif not request.session.resend:
+            left.append(request)
+    return left
+
+
+def _written(request: Request, recorded: dict[int, int]) -> int | None:
+    """Bytes that a request wrote that is done, or refused (0); None when it is neither."""
+    unique = request.unique
+    if request.slot.failed(unique):
+        return 0
+    written = request.slot.journaled(unique)
+    return recorded.get(unique) if written is None else written
+
+
+def _answer_again(request: Request, written: int) -> None:
+    """The change is done and recorded, or refused; only its answer is missing.
 
     It may have been answered already, and much been asked for since: a slot is cleared a moment
     after the answer. The kernel does not take a second one.
     """
-    unique = request.unique
-    failed = request.slot.failed(unique)
-    written = request.slot.journaled(unique)
-    if written is None:
-        written = recorded.get(unique)
-    if not failed and written is None:
-        return False
-    if alive and failed:
-        session.answer_error(unique, failed)
-    elif alive:
-        _answer_again(session, request, written or 0)
-    return True
-
-
-def _answer_again(session: Session, request: Request, written: int) -> None:
-    """The change is done and recorded; only its answer is missing (or was given just now)."""
+    session = request.session
+    failed = request.slot.failed(request.unique)
+    if failed:
+        session.answer_error(request.unique, failed)
+        return
     try:
         answer = _answer_of(session, request, written)
         if answer is not None:
@@ -107,8 +154,23 @@ def _answer_of(session: Session, request: Request, written: int) -> bytes | None
     return b""
 
 
-def touch_again(order: Order, trees: dict[int, LowerTree], touched: list[tuple[int, int]]) -> None:
-    """The objects of the open batch, whose times belong at its end."""
+def _unborn(request: Request) -> bytes:
+    """The object that a begun request was about to make known to the journal, if it was."""
+    intent = request.intent
+    assert intent is not None
+    first_name = request.opcode == protocol.LINK and intent.second_id == intent.first_id
+    return intent.first_id if request.opcode in _CREATING or first_name else NO_OBJECT
+
+
+def _touch_again(
+    sessions: Collection[Session], order: Order, touched: list[tuple[int, int]], unborn: set[bytes]
+) -> None:
+    """The objects of the open batch, whose times belong at its end.
+
+    An object is touched just before its record. When the worker was killed between the two, a batch
+    that ends before the record (a size, a sync) must not name it; whoever records it touches it.
+    """
+    trees = {session.tree.tree_id: session.tree for session in sessions}
     for tree_id, node in touched:
         tree = trees.get(tree_id)
         if tree is None:
@@ -116,9 +178,11 @@ def touch_again(order: Order, trees: dict[int, LowerTree], touched: list[tuple[i
         try:
             hot = tree.hot(node)
             with tree.lock(node):
-                tree.identity(hot)
+                object_id = tree.identity(hot)
+            gone = not os.fstat(hot.descriptor).st_nlink
         except OSError:
             # Removed by a later record of the batch.
             continue
-        with order.lock:
-            order.touch(tree, hot)
+        if not gone and object_id not in unborn:
+            with order.lock:
+                order.touch(tree, hot)

@@ -10,14 +10,13 @@ four bytes are the request's length; zero means empty. An intent belongs to the 
 `unique` it carries and is written, `unique` last, before the lower tree is changed.
 """
 
-import mmap
-import os
 import threading
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
 from everup.limits import PAYLOAD_BYTES_MAX
+from everup.system.sharedmemory import map_file
 
 CONTROL_BYTES = 4096
 REQUEST_BYTES = PAYLOAD_BYTES_MAX + 4096
@@ -117,17 +116,8 @@ class Slots:
 
     def __init__(self, path: Path, count: int) -> None:
         size = _SLOTS_AT + count * SLOT_BYTES
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-            # Populated: the kernel must not fault while it copies a request for a dying process.
-            self._map = mmap.mmap(
-                descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE,
-                prot=mmap.PROT_READ | mmap.PROT_WRITE,
-            )  # fmt: skip
-        finally:
-            os.close(descriptor)
-        self._memory = memoryview(self._map)
+        # Populated: the kernel must not fault while it copies a request for a dying process.
+        self._memory = memoryview(map_file(path, size, populate=True))
         self._lock = threading.Lock()
         self.slots = [Slot(self._memory, number) for number in range(count)]
         magic, self._features, _, _ = _HEAD.unpack_from(self._memory)

@@ -26,7 +26,8 @@ def _map(path: Path, writable: bool) -> mmap.mmap:
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
     try:
         if writable:
-            os.ftruncate(descriptor, PAGE_BYTES)
+            # Not only truncated: a full /run would kill the keeper when it writes (SIGBUS).
+            os.posix_fallocate(descriptor, 0, PAGE_BYTES)
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         return mmap.mmap(descriptor, PAGE_BYTES, access=access)
     finally:
