@@ -7,6 +7,8 @@ tests of receiving and applying that need no connection.
 
 import os
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from replicating import GROUP_ID, HIDDEN
@@ -61,13 +63,9 @@ class Passive:
         self.places = Places.below(base)
         self.places.make()
         self.lower = self.places.lower(1)
-        self.lower.mkdir()
-        self.lower.chmod(like.root.stat().st_mode & 0o7777)
         self.places.group_settings.write_text(SETTINGS)
-        os.setxattr(self.lower, "trusted.everup.group", GROUP_ID.encode())
-        (self.lower / HIDDEN.decode()).mkdir(mode=0o700)
-        status = like.root.stat()
-        os.utime(self.lower, ns=(status.st_atime_ns, status.st_mtime_ns))
+        self._like = like.root
+        self.make_tree()
         save_tree_state(self.places.tree, TreeState(AT, ORIGIN))
         self.context = Context(
             self.places, "beta", load_group(self.places.group_settings), door=door
@@ -77,6 +75,17 @@ class Passive:
         self.target.log.open()
         self.target.log.reset(ORIGIN)
         self._go()
+
+    def make_tree(self) -> None:
+        """An empty tree, as it was before the first record."""
+        if self.lower.exists():
+            shutil.rmtree(self.lower)
+        status = self._like.stat()
+        self.lower.mkdir()
+        self.lower.chmod(status.st_mode & 0o7777)
+        os.setxattr(self.lower, "trusted.everup.group", GROUP_ID.encode())
+        (self.lower / HIDDEN.decode()).mkdir(mode=0o700)
+        os.utime(self.lower, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def _made(self) -> Target:
         return Target(self.context, Seal(self.context.seal_path), lambda: None)
@@ -88,9 +97,10 @@ class Passive:
     def receive(self, *frames: BatchFrame) -> Position:
         return self.target.receive(self.stream, 1, list(frames))
 
-    def restart(self) -> None:
+    def restart(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Stop wherever the applier is, and go on with what is on the disk."""
         self.target.stop()
+        meanwhile()
         self.target = self._made()
         self._go()
 

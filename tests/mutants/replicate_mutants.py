@@ -20,8 +20,8 @@ REPLICATE = (
     Mutant(
         "unsynced_bytes_kept_after_a_failed_sync",
         "replicate/target.py",
-        "                self.log.rewind()\n",
-        "                pass\n",
+        "            self.log.rewind()\n",
+        "            pass\n",
         f"{DISK}test_a_failed_sync_acknowledges_nothing_and_writes_again",
     ),
     Mutant(
@@ -56,6 +56,13 @@ REPLICATE = (
         "::test_replay_from_any_later_state_gives_the_same_tree[22]",
     ),
     Mutant(
+        "no_window_after_a_start",
+        "replicate/applier.py",
+        "        self._trees.set_window(window)\n",
+        "",
+        "tests/contract/test_replay_after_start.py::test_a_start_replays_onto_trees_that_are_ahead",
+    ),
+    Mutant(
         "name_not_checked_before_it_is_removed",
         "replicate/names.py",
         "        present = id_of_name(directory, arguments.name)\n"
@@ -82,7 +89,7 @@ REPLICATE = (
     Mutant(
         "epoch_not_checked_where_it_is_received",
         "replicate/target.py",
-        "            check_epoch(epoch, self.seal_promise.epoch, self.source)\n",
+        "        check_epoch(epoch, self.seal_promise.epoch, self.source)\n",
         "",
         f"{ALONE}test_nothing_is_received_once_a_newer_epoch_is_promised",
     ),
