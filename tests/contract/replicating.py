@@ -77,7 +77,14 @@ class Authority:
         )
 
 
-def group_toml(names: list[str], group_id: str, trees: int, quota_bytes: int) -> str:
+def address_of(index: int, apart: bool) -> str:
+    """Loopback; `apart`: each server has an address of its own, so that all may listen."""
+    return f"127.0.0.{index + 1}" if apart else "127.0.0.1"
+
+
+def group_toml(
+    names: list[str], group_id: str, trees: int, quota_bytes: int, *, apart: bool = False
+) -> str:
     lines = [
         "version = 1",
         'group = "test"',
@@ -90,7 +97,7 @@ def group_toml(names: list[str], group_id: str, trees: int, quota_bytes: int) ->
             "[[members]]",
             f'name = "{name}"',
             f'identity = "{identity}"',
-            'management = "127.0.0.1"',
+            f'management = "{address_of(index, apart)}"',
         ]
     for tree in range(1, trees + 1):
         lines += ["[[protect]]", f"id = {tree}", f'path = "/srv/tree{tree}"']
@@ -111,7 +118,9 @@ class Server:
         group_id: str = GROUP_ID,
         trees: int = 1,
         quota_bytes: int = 4 << 30,
+        apart: bool = False,
     ) -> None:
+        self.address = address_of(names.index(name), True) if apart else "127.0.0.1"
         self.base = base / name
         self.name = name
         self.port = port
@@ -126,7 +135,9 @@ class Server:
         self.places.server_settings.write_text(
             f'name = "{name}"\nidentity = "{identity}"\ngroup = "test"\nmanagement = "127.0.0.1"\n'
         )
-        self.places.group_settings.write_text(group_toml(list(names), group_id, trees, quota_bytes))
+        self.places.group_settings.write_text(
+            group_toml(list(names), group_id, trees, quota_bytes, apart=apart)
+        )
         self.process: subprocess.Popen[bytes] | None = None
         self.log = self.base / "log"
 
@@ -144,7 +155,7 @@ class Server:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "everup.replicate", "--listen", "127.0.0.1",
+                    sys.executable, "-m", "everup.replicate", "--listen", self.address,
                     "--port", str(self.port), *arguments,
                 ],
                 env=environment,

@@ -188,8 +188,11 @@ def test_what_the_quota_drops_is_said_and_compared(tmp_path: Path) -> None:
     try:
         settings.write_text(settings.read_text().replace(str(4 << 30), str(8 << 20)))
         pair.guard.journal = JournalWriter(pair.alpha.places.journal, segment_bytes=1 << 20)
+        untouched = 40 << 20
+        (pair.alpha.lower() / "untouched").write_bytes(os.urandom(untouched))
         pair.start()
         pair.wait_in_sync()
+        pair.settle()
         pair.beta.kill()
         busy(pair, "first", 7)
         log = pair.alpha.log
@@ -210,5 +213,9 @@ def test_what_the_quota_drops_is_said_and_compared(tmp_path: Path) -> None:
         pair.settle(40)
         pair.compare()
         assert "beta lacks" in log.read_text()
+        # Looked through before it went: only what was changed in there is compared.
+        sync = pair.beta.call("status")["sync"]
+        assert "what was changed since is known" in log.read_text(), log.read_text()
+        assert sync["compared_bytes"] < 25 << 20 and untouched > 30 << 20, sync
     finally:
         pair.stop()

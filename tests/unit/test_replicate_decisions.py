@@ -69,6 +69,24 @@ def test_the_dirty_map_comes_after_every_doubt(why: dict[str, Any], words: str) 
     assert choice.narrowed == (not why)
 
 
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        ({}, "the content of 7 objects is compared"),
+        ({"dirty_objects": None}, "unfinished copy: its trees"),
+        ({"unequal": True}, "was found different"),
+        ({"unclean_epoch": 5}, "unfinished copy: its trees"),
+        ({"missing_trees": (2,)}, "unfinished copy: its trees"),
+        ({"partial": None}, "unfinished copy: its trees"),
+    ],
+)
+def test_a_narrowed_copy_that_broke_off_stays_narrowed(why: dict[str, Any], words: str) -> None:
+    facts = {"dirty_objects": 7, "partial": HERE, **why}
+    choice = choose_catch_up("beta", "syncing", None, known=True, held=False, **facts)
+    assert choice.kind == RESYNC and words in choice.sentence
+    assert choice.narrowed == (not why)
+
+
 def test_the_stream_comes_before_the_dirty_map() -> None:
     choice = choose_catch_up("beta", "at", HERE, known=True, held=True, dirty_objects=7)
     assert choice.kind == STREAM and not choice.narrowed

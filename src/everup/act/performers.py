@@ -109,7 +109,10 @@ class PerformDrain(Performer):
 
     async def perform(self, tools: Tools, action: a.Drain) -> Position | None:
         answer = await tools.replicator.call(
-            "drain", wait_ms=action.deadline_ms + ASK_MS, deadline_ms=action.deadline_ms
+            "drain",
+            wait_ms=action.deadline_ms + ASK_MS,
+            deadline_ms=action.deadline_ms,
+            ask=list(action.ask),
         )
         return position_or_none(answer.get("position"))
 

@@ -13,6 +13,7 @@ import msgspec
 Mode = Literal["async", "durable"]
 Identity = Literal["primary", "secondary", "tertiary", "witness"]
 DurablePolicy = Literal["degrade", "block"]
+Feed = Literal["star", "chain"]
 
 SETTINGS_VERSION_FIRST = 1
 
@@ -135,6 +136,9 @@ class GroupSettings(Settings, frozen=True):
     """Async mode: a peer that is further behind may not take over by itself."""
     journal_quota_bytes: int = 4 << 30
     """Room for changes that a peer has not received yet."""
+    feed: Feed = "star"
+    """With three servers: "star", the active one supplies both others; "chain", it supplies the
+    first of them, which passes on to the other what is on its own disk."""
     alerts: Alerts = Alerts()
 
     @property

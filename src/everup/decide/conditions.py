@@ -300,6 +300,20 @@ def partner_at_end(s: State, o: Observation) -> bool:
     return not journal_bad(o) and end is not None and found is not None and found.applied == end
 
 
+def ahead_of(o: Observation) -> tuple[str, ...]:
+    """Passive servers that say they have received more than this one, of whatever line."""
+    mine = o.replicator.received if o.replicator is not None else None
+    found = []
+    for known in o.keeper.peers if o.keeper is not None else ():
+        theirs = known.facts.position
+        follows = known.facts.role in ("passive", "rejoining") and not silent(o, known.server)
+        if mine is None or theirs is None or not follows or known.server not in o.group.servers:
+            continue
+        if (theirs.epoch, theirs.sequence) > (mine.epoch, mine.sequence):
+            found.append(known.server)
+    return tuple(found)
+
+
 # --- applications and address ------------------------------------------------------------------
 
 

@@ -232,8 +232,8 @@ _PROMOTE = (
         (Role.PROMOTING,),
         # In one lane with the seal, so it comes after it without another turn between them.
         c.all_of(c.lease_held, c.negated(c.gate_open), c.negated(c.at_end)),
-        "Everything received is applied.",
-        deeds=lambda s, o: (a.Drain(s.epoch),),
+        "Everything received is applied, and what others have received beyond it.",
+        deeds=lambda s, o: (a.Drain(s.epoch, c.ahead_of(o)),),
     ),
     Row(
         "open",

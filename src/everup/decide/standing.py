@@ -8,6 +8,8 @@ from everup.decide import conditions as c
 from everup.model.observation import Observation
 from everup.model.role import State
 
+SUCCESSION_WAIT_MS = 1_500
+"""Behind the end of the lease: so long a server leaves it to those before it in the succession."""
 REFUSED_PAUSE_MS = 200
 """After a refusal a server asks again no sooner; servers later in the list wait longer."""
 RANK_PAUSE_MS = 300
@@ -76,10 +78,22 @@ def preferred(s: State, o: Observation) -> str:
         found = c.peer(o, holder)
         if found is None or found.heard_ms_ago is None:
             return holder if _just_started(o) else ""
-        return holder if _fit(o, holder) else ""
-    earlier = [n for n in c.record(o).may_take_over if n != o.server]
-    earlier = earlier[: _rank(o)]
-    return next((n for n in earlier if _fit(o, n) and _just_started(o)), "")
+        if _fit(o, holder):
+            return holder
+        patient = found.heard_ms_ago < o.group.silence_ms + o.group.lease_ms + SUCCESSION_WAIT_MS
+        return _before_me(o) if patient and c.silent(o, holder) else ""
+    return _before_me(o) if _just_started(o) else ""
+
+
+def _before_me(o: Observation) -> str:
+    """The first in the succession that can stand, when that is not this server."""
+    return next((n for n in succession(o)[: _rank(o)] if _fit(o, n)), "")
+
+
+def succession(o: Observation) -> tuple[str, ...]:
+    """Those that may take over, in the order of their identities."""
+    listed = c.record(o).may_take_over
+    return tuple(name for name in o.group.servers if name in listed)
 
 
 def _just_started(o: Observation) -> bool:
@@ -99,7 +113,7 @@ def _fit(o: Observation, server: str) -> bool:
 
 
 def _rank(o: Observation) -> int:
-    names = c.record(o).may_take_over
+    names = succession(o)
     return names.index(o.server) if o.server in names else len(names)
 
 

@@ -86,6 +86,8 @@ class Drain(Action):
     lane: ClassVar[Lane] = Lane.DATA
     deadline_ms: ClassVar[int] = 120_000
     epoch: int
+    ask: tuple[str, ...] = ()
+    """Servers that have received more than this one; that is fetched from them first."""
 
     @property
     def key(self) -> str:

@@ -35,6 +35,7 @@ def choose_catch_up(
     unreadable: str = "",
     base: Position | None = None,
     dirty_objects: int | None = None,
+    partial: Position | None = None,
 ) -> CatchUp:
     """`known`: the position is on this server's line of history; `held`: its journal still has
     everything after it; `unclean_epoch`: the newest one that began on a tree which a power cut had
@@ -42,7 +43,7 @@ def choose_catch_up(
     was wrong with the journal when it was read for this server; `base`: what it says to hold but
     for some content after an unclean stop, and what these logs go on from;
     `dirty_objects`: how many objects were changed since its position, when that is known although
-    no stream leads on from there."""
+    no stream leads on from there; `partial`: what it held before a narrowed copy broke off."""
     if unequal:
         return CatchUp(RESYNC, f"{server} was found different: its trees are compared")
     if missing_trees and position is not None:
@@ -54,6 +55,15 @@ def choose_catch_up(
             f"{server} was active and did not stop cleanly: what it wrote last is compared, and "
             f"the journal goes on from {base.epoch}/{base.sequence}",
             base,
+        )
+    if partial is not None and (partial.epoch < unclean_epoch or missing_trees):
+        partial = None
+    if position is None and partial is not None and dirty_objects is not None:
+        return CatchUp(
+            RESYNC,
+            f"{server} holds an unfinished copy on top of {partial.epoch}/{partial.sequence}; what "
+            f"was changed since is known: the content of {dirty_objects} objects is compared",
+            narrowed=True,
         )
     if position is None:
         return CatchUp(RESYNC, f"{server} {_why_nowhere(tree_state)}: its trees are compared")

@@ -1,5 +1,5 @@
 """What a peer may lack that cannot be streamed: from the journal where it has it, from the dirty
-maps where the journal has gaps.
+maps where the journal has gaps, from the note of what the quota has dropped.
 
 What enters: the position at which a peer stands. What leaves: a scope, to which a comparison of
 content is limited, or nothing when only the whole trees can be compared. Called by `greeting`.
@@ -16,6 +16,7 @@ from everup.journal.segment import list_segments
 from everup.model.position import Position
 from everup.places import Places
 from everup.replicate.apply import records_of
+from everup.replicate.dropped import load_dropped
 from everup.replicate.scope import Scope, add_record
 
 CHAINS_MAX = 64
@@ -31,6 +32,9 @@ def scope_since(places: Places, position: Position) -> Scope | None:
 
 def _scope_since(places: Places, position: Position) -> Scope:
     scope = Scope()
+    dropped = load_dropped(places.state)
+    if dropped is not None and position in dropped.anchors:
+        scope, position = dropped.scope, dropped.until
     for _ in range(CHAINS_MAX):
         end = _add_chain(scope, places.journal, position)
         if end is None:

@@ -56,7 +56,8 @@ class Agreement:
     """What the peer must have to count as in sync; None while a resync decides that."""
 
 
-def hello(context: Context, epoch: int) -> Hello:
+def hello(context: Context, epoch: int, position: Position | None = None) -> Hello:
+    """`position`: how far this server has it, when that is not the end of its journal."""
     history = load_history(context.places.history)[-HISTORY_SENT_MAX:]
     return Hello(
         versions=PROTOCOL_VERSIONS,
@@ -65,7 +66,7 @@ def hello(context: Context, epoch: int) -> Hello:
         channel=CHANNEL_STREAM,
         epoch=epoch,
         history=tuple(PastEpoch(e.epoch, WirePosition.of(e.parent)) for e in history),
-        position=WirePosition.of(end_of_journal(context)),
+        position=WirePosition.of(position or end_of_journal(context)),
         trees=tuple(tree.id for tree in context.group.protect),
     )
 
@@ -130,8 +131,9 @@ def agree(
         unreadable=unreadable,
         base=None if unreadable else _base(context, welcome),
         dirty_objects=None if scope is None else len(scope),
+        partial=welcome.partial.position() if welcome.partial else None,
     )
-    shared = position if scope is not None else None
+    shared = _shared(welcome) if scope is not None else None
     if not choice.narrowed:
         scope = None
     if choice.base is not None:
@@ -151,12 +153,20 @@ def agree(
     return Agreement(choice, position, cursor, _start(STREAM, position, choice, proof), proof, goal)
 
 
+def _shared(welcome: Welcome) -> Position | None:
+    """Where the peer's trees are known to be equal but for what was changed since."""
+    if welcome.position is None:
+        return welcome.partial.position() if welcome.partial is not None else None
+    return None if welcome.unproven else welcome.position.position()
+
+
 def _dirty_scope(context: Context, welcome: Welcome, *, patient: bool) -> Scope | None:
-    """What the peer may lack, if its trees are known to be equal at its position but for that."""
-    if welcome.position is None or welcome.unproven:
+    """What the peer may lack, if its trees are known to be equal but for that."""
+    shared = _shared(welcome)
+    if shared is None:
         return None
-    scope = scope_since(context.places, welcome.position.position())
-    if scope is not None and not welcome.all_applied:
+    scope = scope_since(context.places, shared)
+    if scope is not None and welcome.position is not None and not welcome.all_applied:
         # What it received and has not applied is in no scope, and the copy forgets it.
         if patient:
             raise StillApplying(f"{welcome.server} still applies what it has received")

@@ -16,7 +16,7 @@ from everup.journal.operation import BatchEnd, Epoch, decode_arguments
 from everup.journal.reader import Batch, Cursor, chain
 from everup.journal.record import Operation, decode
 from everup.journal.recovery import examine, stranded_problem
-from everup.journal.segment import SegmentAppender, list_segments
+from everup.journal.segment import SegmentAppender, SegmentInfo, list_segments
 from everup.limits import STATE_FREE_BYTES_MIN
 from everup.model.position import Position
 from everup.system.files import REAL_DOOR, Door, sync_directory
@@ -32,6 +32,8 @@ class ReceiveLog:
     def __init__(self, directory: Path, door: Door = REAL_DOOR) -> None:
         self.quota_bytes = 0
         """What is received and not applied yet may not be more; 0: no limit but the disk."""
+        self.keep_after: int | None = None
+        """Others may lack what follows this sequence; half of the quota is theirs. None: nobody."""
         self._room_at = 0.0
         self.directory = directory
         self._door = door
@@ -69,12 +71,19 @@ class ReceiveLog:
         self._note_durable()
         return self.end
 
-    def reset(self, start: Position) -> None:
-        """Forget everything and begin anew at `start`."""
+    def reset(self, start: Position, journal: Path | None = None) -> None:
+        """Forget everything and begin anew at `start`, where `journal` (this server's own) ends:
+        what others may lack of it is kept, and of this log as far as it leads there."""
+        wanted = journal is not None and self.keep_after is not None
+        before = _leading_to(start, journal) if wanted and journal is not None else []
+        first = before[0].path.name if before and before[0].start == self.end else ""
         self._file.close()
         self.end = self.durable = None
         for path in sorted(self.directory.glob("*.segment")):
-            path.unlink()
+            if path.name >= first:
+                path.unlink()
+        for info in before:
+            os.link(info.path, self.directory / info.path.name)
         sync_directory(self.directory, "append-receive", self._door)
         self._file.begin(start.sequence + 1, start)
         self._file.sync()
@@ -137,18 +146,36 @@ class ReceiveLog:
         return True
 
     def release(self, sequence: int) -> None:
-        """Delete segments in which nothing after `sequence` lies; the newest always stays."""
+        """Delete segments in which nothing after `sequence` lies, and that no other server needs
+        (or has room for); the newest always stays."""
         segments = list_segments(self.directory)
+        held = sum(info.byte_count for info in segments)
         for info, following in pairwise(segments):
             if following.start.sequence > sequence:
                 break
+            wanted = self.keep_after is not None and following.start.sequence > self.keep_after
+            if wanted and (not self.quota_bytes or held <= self.quota_bytes // 2):
+                break
             info.path.unlink()
+            held -= info.byte_count
 
     def bytes_held(self) -> int:
         return sum(path.stat().st_size for path in self.directory.glob("*.segment"))
 
     def close(self) -> None:
         self._file.close()
+
+
+def _leading_to(end: Position, journal: Path) -> list[SegmentInfo]:
+    """Whole segments of a journal, without a gap between them, that lead to its end."""
+    segments = list_segments(journal)
+    gap = max((at for at, info in enumerate(segments) if info.after_gap), default=0)
+    found = [info for info in segments[gap:] if info.start.sequence < end.sequence]
+    cursor = Cursor(journal, end)
+    name, offset = cursor.place
+    cursor.close()
+    torn = found and found[-1].path.name == name and found[-1].byte_count != offset
+    return [] if torn else found
 
 
 class Checked:

@@ -17,12 +17,15 @@ from everup.errors import Corrupt, EverupError, NotConnected, ProtocolError
 from everup.replicate.catchup import STREAM
 from everup.replicate.context import Context
 from everup.replicate.rejoin import possible_bases
+from everup.replicate.relay import Relay
 from everup.replicate.seal import Seal
+from everup.replicate.tails import serve_tail
 from everup.replicate.target import Target
 from everup.replicate.verifytarget import VerifyTarget
 from everup.wire.frames import BatchFrame, Frame
 from everup.wire.messages import (
     CHANNEL_SYNC,
+    CHANNEL_TAIL,
     CHANNEL_VERIFY,
     Hello,
     SourceState,
@@ -172,11 +175,15 @@ class Receiver:
         if hello.channel == CHANNEL_VERIFY:
             self._verify.serve(connection, rest)
             return
+        if hello.channel == CHANNEL_TAIL:
+            serve_tail(context, self.target, connection, session, hello, version)
+            return
         stream = Stream(self, connection, session, hello)
         self.target.take_over_stream(stream, hello.epoch, hello.server)
         try:
             stream.run(version, rest)
         finally:
+            stream.end_relay()
             self.target.leave_stream(stream)
 
     def _await_hello(
@@ -215,6 +222,20 @@ class Receiver:
     def wake_descriptor(self) -> int:
         return self._wake
 
+    def relay(self, server: str, epoch: int) -> Relay:
+        """Supply another passive server with what this one receives in this epoch."""
+        relay = Relay(self._context, self.target, server, epoch, self._port, self.wake)
+        self.target.on_durable = relay.wake
+        relay.start()
+        return relay
+
+
+def _urgent(state: TargetState) -> tuple[object, ...]:
+    """What the source has to know at once: for what is passed on, every acknowledgement."""
+    relayed = state.relayed
+    other = (relayed.connected, relayed.durable, relayed.error_code) if relayed else None
+    return state.consistent, state.error_code, other
+
 
 class Stream:
     """One accepted stream channel: receive, make durable, acknowledge."""
@@ -232,6 +253,7 @@ class Stream:
         self._acknowledged: object = None
         self._told: TargetState | None = None
         self._told_at = 0.0
+        self._relay: Relay | None = None
         self._heard_at = time.monotonic()
         self._said_at = time.monotonic()
 
@@ -249,6 +271,7 @@ class Stream:
                     all_applied=target.all_applied,
                     unproven=target.unproven,
                     bases=self._owner.bases(self.hello),
+                    partial=wire_or_none(target.partial(self.hello.server, self.hello.epoch)),
                 )
             )
         )
@@ -279,9 +302,28 @@ class Stream:
             elif isinstance(message, Start):
                 self._start(message)
             elif isinstance(message, SourceState):
-                self._target.in_sync = message.in_sync
+                self._follow(message)
         if group:
             self._receive(group)
+
+    def _follow(self, state: SourceState) -> None:
+        """What the source says of this server, of the others, and of whom to supply."""
+        self._target.in_sync = state.in_sync
+        self._target.log.keep_after = state.others_have
+        if self._relay is not None and self._relay.server != state.passes_on_to:
+            self.end_relay()
+        if self._relay is None and state.passes_on_to:
+            self._relay = self._owner.relay(state.passes_on_to, self._epoch)
+        if self._relay is not None:
+            self._relay.in_sync = state.other_in_sync
+            self._relay.wake()
+
+    def end_relay(self) -> None:
+        """Without the source nobody is supplied from here: it does that itself then."""
+        if self._relay is not None:
+            self._target.on_durable = lambda: None
+            self._relay.stop()
+            self._relay = None
 
     def _start(self, start: Start) -> None:
         if start.catch_up == STREAM and self._target.position != start.position.position():
@@ -327,9 +369,7 @@ class Stream:
             connection.send(self._session.acknowledge(durable, applied))
             self._said_at = now
         state = self._state()
-        urgent = self._told is None or (
-            (state.consistent, state.error_code) != (self._told.consistent, self._told.error_code)
-        )
+        urgent = self._told is None or _urgent(state) != _urgent(self._told)
         due = state != self._told and (urgent or now - self._told_at >= STATE_MS / 1000)
         if due and self._session.state is State.STREAMING:
             self._told, self._told_at = state, now
@@ -343,7 +383,9 @@ class Stream:
         target = self._target
         error = target.error
         waiting = target.queue()
+        relay = self._relay
         return TargetState(
+            relayed=relay.report if relay is not None else None,
             consistent=target.consistent,
             receive_bytes=waiting["bytes"],
             receive_operations=waiting["operations"],

@@ -54,6 +54,7 @@ class Resync:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sync-{place.server}", daemon=True)
         self._progress = Progress()
+        self._copied = begin is None
         self.sync_id = secrets.token_hex(8)
         self.started = False
         self.done = False
@@ -68,6 +69,12 @@ class Resync:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
+
+    @property
+    def needed_after(self) -> int | None:
+        """The journal is read again behind this sequence to find what moved during the copy; None
+        when that is done."""
+        return None if self._copied or self._begin is None else self._begin.sequence
 
     @property
     def sentence(self) -> str:
@@ -119,6 +126,7 @@ class Resync:
                 scope=self._scope,
             )
             copy.run(self._position_now)
+            self._copied = True
         self._progress.state = "proving"
         proof = ProofSource(channel, trees, tail, stopped, self._scope)
         proof.run()

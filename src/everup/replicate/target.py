@@ -8,6 +8,7 @@ an epoch (`seal`): what was acknowledged before it counts, nothing after it does
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,16 @@ class Target:
         self.in_sync = False
         self.source = ""
         self._stream: object | None = None
+        self.on_durable: Callable[[], None] = lambda: None
+        """Called when more has become durable, by the thread that received it."""
         self.waiting = QueueMeter()
 
     def start(self) -> None:
         """Go on where the last process stopped. Raises OSError when the log cannot be read."""
         with self.lock:
+            if len(self._context.servers()) > 2:
+                # Until the source says how far the others are.
+                self.log.keep_after = 0
             self.log.open()
             if self.log.problem is not None:
                 sentence = f"the receive log cannot be used: {self.log.problem.sentence}"
@@ -80,10 +86,11 @@ class Target:
     def _log_goes_on(self, position: Position) -> bool:
         if self.log.end is not None and self.log.holds(position):
             return True
-        if not holds(self._context.places.journal, position):
+        journal = self._context.places.journal
+        if not holds(journal, position):
             # The trees may be ahead of `position` by what only the lost log could tell.
             return False
-        self.log.reset(position)
+        self.log.reset(position, journal)
         return True
 
     def _apply_from(self, begin: Position, until: Position | None) -> None:
@@ -147,13 +154,19 @@ class Target:
                 self._stream = None
                 self.in_sync = False
 
-    def begin_sync(self, stream: object, begin: Position) -> None:
-        """The trees are about to be changed out of order: say so durably, then start a new log."""
+    def begin_sync(
+        self, stream: object, begin: Position, base: Position | None = None, epoch: int = 0
+    ) -> None:
+        """The trees are about to be changed out of order: say so durably, then start a new log.
+
+        `base`: only what the source has changed since is touched, in this epoch of its own.
+        """
         with self.lock:
             self._require_current(stream)
             self._stop_applier()
             save_json(self._context.unproven_path, begin.to_json(), operation="save-unproven")
-            self._save(TreeState(SYNCING, begin=begin))
+            server = self.source if base is not None else ""
+            self._save(TreeState(SYNCING, begin=begin, base=base, epoch=epoch, server=server))
             self.log.reset(begin)
 
     @property
@@ -173,8 +186,15 @@ class Target:
     def end_copy(self, begin: Position, until: Position) -> None:
         """The copy is complete: what was received since `begin` makes it consistent at `until`."""
         with self.lock:
-            self._save(TreeState(SYNCING, begin=begin, until=until))
+            self._save(replace(self.state, begin=begin, until=until))
             self._apply_from(begin, until)
+
+    def partial(self, server: str, epoch: int) -> Position | None:
+        """Position that the trees hold but for what this source has changed since, after a
+        narrowed copy of it that broke off. Another one's changes may be among them."""
+        state = load_tree_state(self._context.places.tree)
+        same = (state.server, state.epoch) == (server, epoch)
+        return state.base if state.state == SYNCING and same else None
 
     def _save(self, state: TreeState) -> None:
         save_tree_state(self._context.places.tree, state, self._context.door)
@@ -192,25 +212,36 @@ class Target:
         """
         with self.lock:
             self._require_current(stream)
-            check_epoch(epoch, self.seal_promise.epoch, self.source)
-            before = self.log.end
-            self.log.quota_bytes = self._context.group.journal_quota_bytes
-            try:
-                taken = self._append(epoch, batches)
-                durable = self.log.sync()
-            except (OSError, EverupError):
-                self.log.rewind()
-                raise
-            for checked in taken:
-                if checked.epoch is not None:
-                    add_epoch(self._context.places.history, checked.epoch)
-            assert before is not None
-            count = sum(len(frame.data) for frame in batches)
-            operations = durable.sequence - before.sequence
-            self.waiting.add(durable.sequence, operations, count, time.monotonic_ns())
-            applier = self.applier
-        if applier is not None:
-            applier.offer([checked.batch for checked in taken])
+            return self._take_in(epoch, batches)
+
+    def extend(self, epoch: int, batches: list[BatchFrame]) -> Position:
+        """The same with what another passive server gives, once `epoch` is promised and nobody
+        streams any more: it goes on exactly where this server's log ends."""
+        with self.lock:
+            if self._stream is not None or self.applier is None:
+                raise Refused("this server is not at rest", code="not-at-rest")
+            return self._take_in(epoch, batches)
+
+    def _take_in(self, epoch: int, batches: list[BatchFrame]) -> Position:
+        check_epoch(epoch, self.seal_promise.epoch, self.source)
+        before = self.log.end
+        self.log.quota_bytes = self._context.group.journal_quota_bytes
+        try:
+            taken = self._append(epoch, batches)
+            durable = self.log.sync()
+        except (OSError, EverupError):
+            self.log.rewind()
+            raise
+        for checked in taken:
+            if checked.epoch is not None:
+                add_epoch(self._context.places.history, checked.epoch)
+        assert before is not None
+        count = sum(len(frame.data) for frame in batches)
+        operations = durable.sequence - before.sequence
+        self.waiting.add(durable.sequence, operations, count, time.monotonic_ns())
+        if self.applier is not None:
+            self.applier.offer([checked.batch for checked in taken])
+        self.on_durable()
         return durable
 
     def _append(self, epoch: int, batches: list[BatchFrame]) -> list[Checked]:

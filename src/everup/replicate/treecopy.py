@@ -286,9 +286,10 @@ class TreeCopy:
         return None
 
     def _want_if_suspected(self, here: _Here, entry: Entry, changed_ns: int) -> None:
-        runs = None
-        if self._suspected is not None:
-            runs = self._suspected(self.tree.tree_id, entry.object_id, changed_ns)
+        if self._suspected is None:
+            # The source knows what it has changed; nothing is doubtful here.
+            return
+        runs = self._suspected(self.tree.tree_id, entry.object_id, changed_ns)
         if runs is None or runs:
             self._want(here, entry, runs)
 

@@ -23,7 +23,9 @@ class TreeState:
     """`at`: the tree holds `position` (a passive may be ahead of it, within its receive log).
 
     `syncing`: a copy that began at `begin` is being made, or (`until` known) is replayed to there;
-    not consistent before. `open`: applications write or wrote here. `empty`: never synchronized.
+    not consistent before. With `base`: the trees held that position before the copy, which was
+    narrowed to what `server` had changed since, in its epoch `epoch`. `open`: applications write
+    or wrote here. `empty`: never synchronized.
     """
 
     state: str
@@ -32,14 +34,15 @@ class TreeState:
     until: Position | None = None
     epoch: int = 0
     server: str = ""
+    base: Position | None = None
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {"state": self.state}
-        for key in ("position", "begin", "until"):
+        for key in ("position", "begin", "until", "base"):
             position = getattr(self, key)
             if position is not None:
                 value[key] = position.to_json()
-        if self.state == OPEN:
+        if self.state == OPEN or self.base is not None:
             value |= {"epoch": self.epoch, "server": self.server}
         return value
 
@@ -59,6 +62,7 @@ class TreeState:
                 position_or_none(value.get("until")),
                 int(value.get("epoch", 0)),
                 str(value.get("server", "")),
+                position_or_none(value.get("base")),
             )
         except (KeyError, ValueError, TypeError, AttributeError):
             return cls(OPEN)

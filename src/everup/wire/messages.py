@@ -18,9 +18,11 @@ PROTOCOL_VERSIONS = (1,)
 CHANNEL_STREAM = "stream"
 CHANNEL_SYNC = "sync"
 CHANNEL_VERIFY = "verify"
-CHANNELS = (CHANNEL_STREAM, CHANNEL_SYNC, CHANNEL_VERIFY)
+CHANNEL_TAIL = "tail"
+CHANNELS = (CHANNEL_STREAM, CHANNEL_SYNC, CHANNEL_VERIFY, CHANNEL_TAIL)
 
-Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+NUMBER_MAX = (1 << 63) - 1
+Number = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 Checksum = Annotated[bytes, msgspec.Meta(min_length=CHECKSUM_BYTES, max_length=CHECKSUM_BYTES)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Sentence = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -93,6 +95,9 @@ class Welcome(Message, frozen=True, kw_only=True):
     """The last copy is complete, but has not been proven equal yet."""
     bases: Annotated[tuple[WirePosition, ...], msgspec.Meta(max_length=1024)] = ()
     """After an unclean stop: positions that its trees hold but for what its activity log names."""
+    partial: WirePosition | None = None
+    """After a narrowed copy of this source, in this epoch, that broke off: position that its trees
+    hold but for what the source has changed since."""
     features: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
 
 
@@ -126,8 +131,8 @@ class Acknowledge(msgspec.Struct, frozen=True, array_like=True):
     applied: WirePosition | None
 
 
-class TargetState(Message, frozen=True, kw_only=True):
-    """Target to source, when it changes: what a person should know about the target."""
+class PeerState(Message, frozen=True, kw_only=True):
+    """What a person should know about a target."""
 
     consistent: bool
     """The target's trees are at a position (not in the middle of a sync)."""
@@ -138,11 +143,35 @@ class TargetState(Message, frozen=True, kw_only=True):
     error_sentence: Sentence = ""
 
 
+class Relayed(PeerState, frozen=True, kw_only=True):
+    """A target that passes the stream on: what the server that it supplies has said."""
+
+    server: Name
+    connected: bool
+    durable: WirePosition | None = None
+    applied: WirePosition | None = None
+    reason: Sentence = ""
+    """Why it is not connected."""
+
+
+class TargetState(PeerState, frozen=True, kw_only=True):
+    """Target to source, when it changes."""
+
+    relayed: Relayed | None = None
+
+
 class SourceState(Message, frozen=True, kw_only=True):
     """Source to target, when it changes."""
 
     in_sync: bool
     """The target has everything and its trees are proven equal."""
+    passes_on_to: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    """Server to which the target passes on what it has on its disk; empty: to nobody."""
+    other_in_sync: bool = False
+    """The same as `in_sync` of that server."""
+    others_have: Number = NUMBER_MAX
+    """Sequence up to which every other server surely has everything; what follows it should be
+    kept, so that the target can supply them once it is active."""
 
 
 MessageKind = TypeVar("MessageKind", bound=msgspec.Struct)

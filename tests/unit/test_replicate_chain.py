@@ -1,0 +1,93 @@
+"""Who supplies the third server, and when that changes: the rules, with time as an argument."""
+
+from everup.config.schema import Member
+from everup.replicate.chain import (
+    GRACE_SECONDS,
+    HAND_OVER_SECONDS,
+    PAUSE_SECONDS_MIN,
+    Chain,
+    passing_pair,
+)
+from everup.wire.messages import Relayed
+
+MEMBERS = [
+    Member(name="c", identity="tertiary", management="10.0.0.3"),
+    Member(name="a", identity="primary", management="10.0.0.1"),
+    Member(name="b", identity="secondary", management="10.0.0.2"),
+]
+HEARD = Relayed(server="c", connected=True, consistent=True)
+UNHEARD = Relayed(server="c", connected=False, consistent=False)
+
+
+def made() -> Chain:
+    chain = Chain()
+    chain.arrange("b", "c", True)
+    chain.heard("b", True, None)
+    return chain
+
+
+def test_who_passes_on_follows_the_order_of_identities() -> None:
+    assert passing_pair(MEMBERS, "a") == ("b", "c")
+    assert passing_pair(MEMBERS, "b") == ("a", "c")
+    assert passing_pair(MEMBERS, "c") == ("a", "b")
+    assert passing_pair(MEMBERS[:2], "a") == ("", "")
+
+
+def test_only_a_peer_in_sync_is_handed_over_and_only_to_one_in_sync() -> None:
+    chain = made()
+    assert not chain.hand_over("b", True, 0.0)
+    assert not chain.hand_over("c", False, 0.0)
+    chain.heard("b", False, None)
+    assert not chain.hand_over("c", True, 0.0)
+    chain.heard("b", True, None)
+    assert chain.hand_over("c", True, 0.0)
+    assert chain.passes_on("b") and chain.supplier("c") == "b" and not chain.supplier("b")
+
+
+def test_a_star_hands_nobody_over_and_takes_back_at_once() -> None:
+    chain = made()
+    assert chain.hand_over("c", True, 0.0)
+    chain.heard("b", True, HEARD)
+    assert chain.follow(1.0) == (True, HEARD)
+    chain.arrange("b", "c", False)
+    assert chain.follow(1.0)[0] is False
+    chain.take_back(1.0)
+    assert not chain.hand_over("c", True, 1000.0)
+
+
+def test_what_is_not_reached_in_time_is_taken_back_and_tried_later_and_later() -> None:
+    chain = made()
+    assert chain.hand_over("c", True, 0.0)
+    chain.heard("b", True, UNHEARD)
+    assert chain.follow(HAND_OVER_SECONDS - 0.1)[0]
+    assert not chain.follow(HAND_OVER_SECONDS + 0.1)[0]
+    chain.take_back(10.0)
+    assert not chain.hand_over("c", True, 10.0 + 2 * PAUSE_SECONDS_MIN - 0.1)
+    assert chain.hand_over("c", True, 10.0 + 2 * PAUSE_SECONDS_MIN)
+
+
+def test_a_link_that_breaks_is_given_a_moment() -> None:
+    chain = made()
+    assert chain.hand_over("c", True, 0.0)
+    chain.heard("b", True, HEARD)
+    assert chain.follow(100.0)[0]
+    chain.heard("b", True, UNHEARD)
+    assert chain.follow(100.0 + GRACE_SECONDS - 0.1)[0]
+    assert not chain.follow(100.0 + GRACE_SECONDS + 0.1)[0]
+
+
+def test_when_the_one_that_passes_on_is_lost_nothing_is_waited_for() -> None:
+    woken = []
+    chain = made()
+    chain.on_change = lambda: woken.append(1)
+    assert chain.hand_over("c", True, 0.0)
+    chain.heard("b", True, HEARD)
+    assert chain.follow(1.0)[0]
+    woken.clear()
+    chain.lost("b")
+    assert woken and chain.follow(1.0) == (False, None)
+    # What was said before a hand-over does not count for the next one.
+    chain.take_back(1.0)
+    chain.heard("b", True, HEARD)
+    assert chain.hand_over("c", True, 1.0 + PAUSE_SECONDS_MIN)
+    assert chain.follow(2.0 + PAUSE_SECONDS_MIN) == (True, None)
