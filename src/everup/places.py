@@ -102,6 +102,10 @@ class Places:
     def divergence(self) -> Path:
         return self.var / "divergence"
 
+    @property
+    def quarantine(self) -> Path:
+        return self.var / "quarantine"
+
     # run-time state
     @property
     def guard_socket(self) -> Path:
@@ -141,7 +145,13 @@ class Places:
         `run` may be entered (0711), so that the console's user can reach the agent's socket.
         """
         private = [self.etc, self.tls, self.var, self.state, self.journal, self.receive]
-        private += [self.undo, self.divergence, self.run / "lower", self.guard_memory]
+        private += [
+            self.undo,
+            self.divergence,
+            self.quarantine,
+            self.run / "lower",
+            self.guard_memory,
+        ]
         for directory in private:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.etc.chmod(0o711)

@@ -131,7 +131,7 @@ def test_what_the_old_active_wrote_alone_is_kept(pair: Pair) -> None:
         bundles = list(pair.alpha.places.divergence.iterdir())
         assert len(bundles) == 1
         manifest = json.loads((bundles[0] / "manifest.json").read_text())
-        kept = {entry["path"]: entry for entry in manifest["objects"]}
+        kept = {entry["before"]["path"]: entry["before"] for entry in manifest["objects"]}
         assert {"shared", "lonely"} <= kept.keys()
         shared = (bundles[0] / kept["shared"]["file"]).read_bytes()
         assert shared[100_000:100_021] == b"only alpha wrote this"

@@ -163,3 +163,48 @@ def test_a_peer_that_dies_ends_the_verification_with_a_reason(pair: Pair) -> Non
 
     wait_for(ended, 15, "the end")
     assert time.monotonic() - began < 15
+
+
+def test_a_part_never_takes_the_place_of_the_whole(pair: Pair) -> None:
+    whole = verify(pair)
+    part = verify(pair, {"1": "a"})
+    verify_ = pair.alpha.call("status")["verify"]
+    assert verify_["results"]["beta"]["number"] == part["number"]
+    assert verify_["whole"]["beta"] == whole
+    pair.beta.kill()
+    wait_for(lambda: not pair.peer()["connected"], 10, "beta away")
+    pair.alpha.stop()
+    pair.alpha.start()
+    pair.source()
+    kept = pair.alpha.call("status")["verify"]
+    assert kept["whole"]["beta"] == whole, "also over a restart"
+
+
+def test_a_path_that_does_not_exist_is_refused(pair: Pair) -> None:
+    before = pair.alpha.call("status")["verify"]
+    with pytest.raises(EverupError) as caught:
+        pair.alpha.call("verify", trees={"1": "a/nothing"})
+    assert caught.value.code == "path-missing"
+    assert pair.alpha.call("status")["verify"] == before
+
+
+def test_nobody_waits_for_a_verification_that_nobody_asked_for(pair: Pair) -> None:
+    """One that began by itself ends when somebody asks; the other way round it does not begin."""
+    for number in range(40):
+        (pair.alpha.lower() / f"large{number}").write_bytes(b"")
+    slow = pair.alpha.call("verify", scheduled=True)["number"]
+    asked = verify(pair)
+    assert asked["error"] is None and asked["number"] == slow + 1 and not asked["scheduled"]
+
+
+def test_an_orphan_on_the_passive_is_told_and_quarantined(pair: Pair) -> None:
+    (pair.beta.lower() / "b/strange").write_bytes(b"by hand")
+    result = verify(pair)
+    assert result["trees"]["1"]["paths"] == ["b"]
+    quarantine = pair.beta.places.quarantine
+    wait_for(lambda: list(quarantine.glob("*/manifest.json")), 30, "the quarantine")
+    wait_for(lambda: pair.peer()["in_sync"], 30, "the repair")
+    pair.compare()
+    (kept,) = quarantine.glob("*/before/*")
+    assert kept.read_bytes() == b"by hand"
+    assert "never came from an active server" in pair.beta.log.read_text()

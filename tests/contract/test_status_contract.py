@@ -24,6 +24,14 @@ class Applied(msgspec.Struct, frozen=True):
     sequence: int
 
 
+class Proven(msgspec.Struct, frozen=True):
+    """Up to where, and when, the server was proven equal as a whole."""
+
+    epoch: int
+    sequence: int
+    at: str
+
+
 class ServerShape(msgspec.Struct, frozen=True):
     name: str
     identity: str
@@ -33,6 +41,7 @@ class ServerShape(msgspec.Struct, frozen=True):
     position: Position | None
     applied: Applied | None
     sync: Literal["synchronized", "syncing", "out-of-sync", "unchecked", "unknown"]
+    proven: Proven | None
     version: str
 
 

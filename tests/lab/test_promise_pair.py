@@ -91,10 +91,11 @@ def test_what_differs_on_the_passive_is_found_named_and_repaired(pair: Group) ->
     for bundle in pair.everup("primary", "divergence", "list")["bundles"]:
         name, server = bundle["id"], bundle["server"]
         kept = pair.everup("primary", "divergence", "show", name)["bundle"]["objects_kept"]
-        assert kept and all(each["path"].startswith(PATH) for each in kept)
+        sides = [each["before"] or each["after"] for each in kept]
+        assert sides and all(each["path"].startswith(PATH) for each in sides)
         pair.everup(server, "divergence", "export", name, f"/root/{name}.tar")
         listed = pair.lab.server(server).run(["tar", "tf", f"/root/{name}.tar"]).output
-        assert f"{name}/files{kept[0]['path']}" in listed
+        assert f"{name}/list.txt" in listed
         pair.everup("primary", "divergence", "delete", name)
     assert pair.everup("primary", "divergence", "list")["bundles"] == []
 

@@ -161,6 +161,7 @@ def bundled_diary(ground: Ground, server: str) -> list[str]:
     lines: list[str] = []
     for manifest in manifests:
         for kept in json.loads(manifest.read_text())["objects"]:
-            if kept["path"].endswith("diary.txt"):
-                lines += (manifest.parent / kept["file"]).read_text().split()
+            before = kept["before"]
+            if before is not None and before["path"].endswith("diary.txt"):
+                lines += (manifest.parent / before["file"]).read_text().split()
     return lines

@@ -37,8 +37,8 @@ async def kept(served: Served, tmp_path: Path) -> AsyncIterator[str]:  # noqa: F
         descriptor = os.open(lower / path, os.O_PATH)
         bundle.keep(1, os.urandom(16), path.encode(), descriptor)
         os.close(descriptor)
-    assert bundle.finish() == 2
-    served.agent.kept = Bundles(root, "primary", lambda tree: PATH)
+    assert bundle.finish({}) == 2
+    served.agent.kept = Bundles((root,), "primary", lambda tree: PATH)
     yield next(root.iterdir()).name
 
 
@@ -48,40 +48,60 @@ async def test_data_divergence_list_show_export_delete(
     tmp_path: Path,
 ) -> None:
     listed = await served.run("divergence", "list")
-    assert kept in listed.out and "2 objects" in listed.out
+    assert kept in listed.out and "divergence 2 objects" in listed.out
     shown = (await served.run("divergence", "show", kept, "--json")).json["bundle"]
-    assert [o["path"] for o in shown["objects_kept"]] == [
+    assert [o["before"]["path"] for o in shown["objects_kept"]] == [
         f"{PATH}/orders",
         f"{PATH}/orders/day one",
     ]
+    people = await served.run("divergence", "show", kept)
+    assert (
+        f"  only here     {PATH}/orders/day one  (-rw-r-----; owner 0:0; 22000 bytes)" in people.out
+    )
     target = tmp_path / "lost.tar"
     done = await served.run("divergence", "export", kept, str(target))
     assert done.code == 0, done.err
     assert target.stat().st_mode & 0o777 == 0o600
     with tarfile.open(target) as archive:
-        file = archive.getmember(f"{kept}/files{PATH}/orders/day one")
+        file = archive.getmember(f"{kept}/before{PATH}/orders/day one")
         content = archive.extractfile(file)
         assert content is not None and content.read() == b"written by nobody else" * 1000
         assert (file.mode, file.mtime) == (0o640, 1_700_000_000)
         assert file.pax_headers["SCHILY.xattr.user.mark"].encode("utf-8", "surrogateescape") == (
             b"\xff\x00binary"
         )
-        assert f"{kept}/manifest.json" in archive.getnames()
-    again = await served.run("divergence", "export", kept, str(target))
-    assert again.code == 1, "an existing file is not overwritten"
+        assert {f"{kept}/manifest.json", f"{kept}/list.txt"} <= {*archive.getnames()}
+    again = await served.run("divergence", "export", kept, str(target), "--json")
+    assert (again.code, again.json["error"]["code"]) == (1, "file-exists")
     assert (await served.run("divergence", "delete", kept)).code == 0
     assert "There are none" in (await served.run("divergence", "list")).out
     gone = await served.run("--json", "divergence", "show", kept)
     assert (gone.code, gone.json["error"]["code"]) == (1, "unknown-bundle")
 
 
+async def test_data_an_export_that_breaks_off_leaves_no_file(
+    served: Served,  # noqa: F811
+    kept: str,
+    tmp_path: Path,
+) -> None:
+    """A file of the bundle is shorter than its manifest says, as on a disk with an error."""
+    (content,) = (tmp_path / "divergence" / kept / "before").iterdir()
+    os.truncate(content, 100)
+    target = tmp_path / "lost.tar"
+    done = await served.run("--json", "divergence", "export", kept, str(target))
+    assert (done.code, done.json["error"]["code"]) == (1, "broken-off")
+    assert not target.exists()
+    streamed = await served.run("divergence", "export", kept, "-")
+    assert streamed.code == 1 and "not whole" in streamed.err
+
+
 @pytest.mark.parametrize("name", ["..", "../state", "a/b", "", "x" * 80])
 async def test_data_a_bundle_name_never_leaves_its_directory(tmp_path: Path, name: str) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "divergence").mkdir()
-    bundles = Bundles(tmp_path / "divergence", "primary", lambda tree: PATH)
+    bundles = Bundles((tmp_path / "divergence",), "primary", lambda tree: PATH)
     for act in (bundles.show, bundles.delete):
-        with pytest.raises(Exception, match="there is no divergence bundle"):
+        with pytest.raises(Exception, match="there is no bundle"):
             act(name)
     assert (tmp_path / "state").exists()
 
@@ -108,3 +128,11 @@ async def test_data_verify_and_sync_are_jobs(served: Served) -> None:  # noqa: F
     await served.run("protect", "/srv/a")
     last = await served.run("verify", "--last")
     assert "/srv/a on secondary: synchronized; 14 synchronized" in last.out
+    tree = await served.run("verify", "--tree", "/srv/a")
+    assert tree.out.splitlines() == [
+        "/srv/a/                                  secondary: 13 synchronized, 1 unchecked",
+        "  orders/                                secondary: 13 synchronized, 1 unchecked",
+    ]
+    assert served.agent.calls[-1] == ("verified_tree", "/srv/a")
+    left = await served.run("verify", "--no-wait")
+    assert left.out.startswith("verify is under way (job ")

@@ -76,7 +76,7 @@ TREES = [
     json.dumps(TreeState("syncing", begin=HERE, until=HERE).to_json()).encode(),
 ]
 SUSPECTS = (
-    b'{"was_open":true,"open_epoch":0,"fork":null,'
+    b'{"was_open":true,"open_epoch":0,"fork":null,"bundle":"","settled":false,'
     b'"objects":[[1,"000102030405060708090a0b0c0d0e0f"]]}'
 )
 HISTORY = json.dumps([{"epoch": 1, "parent": ORIGIN.to_json(), "server": "primary"}]).encode()

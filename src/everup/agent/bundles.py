@@ -1,123 +1,110 @@
-"""Divergence bundles of this server: what it wrote and nobody received, kept for a person.
+"""Bundles of this server, kept for a person: divergence (what it wrote and nobody received) and
+quarantine (files that never came from an active server).
 
-What enters: the directory of the bundles (the replicator writes there). What leaves: lists for
+What enters: the directories of the bundles (the replicator writes there). What leaves: lists for
 people, a tar stream with the original names, and the end of a bundle. Called by the API. Reading
 only, but for `delete`.
 """
 
-import io
 import json
 import re
 import shutil
-import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
 from typing import IO, Any
 
+from everup.agent import bundle_words
+from everup.agent.bundle_archive import write_archive
 from everup.errors import Refused
+from everup.replicate.bundle import MANIFEST, read_lines
 
 Json = dict[str, Any]
 
 NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,63}")
+SIDES = ("before", "after")
 
 
 class Bundles:
-    """`path_of` gives the protected directory of a tree."""
+    """`roots`: where bundles lie; `path_of` gives the protected directory of a tree."""
 
-    def __init__(self, root: Path, server: str, path_of: Callable[[int], str]) -> None:
-        self._root, self._server, self._path_of = root, server, path_of
+    def __init__(self, roots: Sequence[Path], server: str, path_of: Callable[[int], str]) -> None:
+        self._roots, self._server, self._path_of = tuple(roots), server, path_of
 
-    def list(self) -> list[Json]:
+    def short_list(self) -> list[Json]:
         """Oldest first, without their objects."""
-        if not self._root.is_dir():
-            return []
-        names = sorted(entry.name for entry in self._root.iterdir() if entry.is_dir())
-        return [self._short(name) for name in names if NAME.fullmatch(name)]
+        found = [
+            entry.name
+            for root in self._roots
+            if root.is_dir()
+            for entry in root.iterdir()
+            if entry.is_dir() and NAME.fullmatch(entry.name)
+        ]
+        return [self._short(name) for name in sorted(found)]
 
     def show(self, name: str) -> Json:
-        """One bundle with the objects in it."""
-        bundle = self._bundle(name)
-        objects = [
-            {**entry, "path": self._whole_path(entry)} for entry in _manifest(bundle)["objects"]
-        ]
-        return {**self._short(name), "objects_kept": objects}
+        """One bundle with the objects in it, each with a line in words."""
+        entries = self._entries(self._bundle(name))
+        return {
+            **self._short(name),
+            "objects_kept": [{**entry, "line": bundle_words.line(entry)} for entry in entries],
+        }
 
     def delete(self, name: str) -> None:
         """Remove it for good."""
         shutil.rmtree(self._bundle(name))
 
     def export(self, name: str, out: IO[bytes]) -> None:
-        """A tar archive (pax): the manifest, and every file under its own name, owner and times."""
+        """A tar archive; raises OSError when it cannot be written or read to its end."""
         bundle = self._bundle(name)
-        with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-            manifest = json.dumps(self.show(name), indent=2).encode()
-            head = tarfile.TarInfo(f"{name}/manifest.json")
-            head.size = len(manifest)
-            archive.addfile(head, io.BytesIO(manifest))
-            for entry in _manifest(bundle)["objects"]:
-                self._add(archive, bundle, name, entry)
+        write_archive(bundle, self.show(name), out)
 
-    def _add(self, archive: tarfile.TarFile, bundle: Path, name: str, entry: Json) -> None:
-        info = tarfile.TarInfo(f"{name}/files{self._whole_path(entry)}")
-        info.mode = int(entry["mode"]) & 0o7777
-        info.uid, info.gid = int(entry["uid"]), int(entry["gid"])
-        info.mtime = int(entry["mtime_ns"]) // 1_000_000_000
-        info.pax_headers = {
-            f"SCHILY.xattr.{key}": bytes.fromhex(value).decode("utf-8", "surrogateescape")
-            for key, value in entry.get("xattrs", {}).items()
-        }
-        if S_ISDIR(int(entry["mode"])):
-            info.type = tarfile.DIRTYPE
-            archive.addfile(info)
-        elif S_ISREG(int(entry["mode"])) and entry.get("file"):
-            with (bundle / str(entry["file"])).open("rb") as content:
-                info.size = (bundle / str(entry["file"])).stat().st_size
-                archive.addfile(info, content)
+    def _entries(self, bundle: Path) -> list[Json]:
+        return [self._named(entry) for entry in _manifest(bundle)["objects"]]
 
-    def _whole_path(self, entry: Json) -> str:
-        """Where the object lay, as applications know it."""
-        return f"{self._path_of(int(entry['tree']))}/{entry['path']}".rstrip("/")
+    def _named(self, entry: Json) -> Json:
+        """An entry with paths as applications know them."""
+        root = self._path_of(int(entry["tree"])).rstrip("/")
+        named = dict(entry)
+        for key in SIDES:
+            side = entry.get(key)
+            if side is not None:
+                named[key] = {**side, "path": f"{root}/{side['path']}".rstrip("/")}
+                if "names" in side:
+                    named[key]["names"] = [f"{root}/{each}" for each in side["names"]]
+                if "raw" in side:
+                    named[key]["raw"] = f"{root}/".encode().hex() + side["raw"]
+        return named
 
     def _short(self, name: str) -> Json:
-        bundle = self._root / name
+        bundle = self._bundle(name)
         found = _manifest(bundle)
+        sides = [entry.get("before") or {} for entry in found["objects"]]
         return {
             "id": name,
+            "kind": bundle.parent.name,
             "server": self._server,
             "at": found.get("written_at"),
             "complete": found["complete"],
             "fork": found.get("fork"),
             "objects": len(found["objects"]),
-            "bytes": sum(int(entry.get("size") or 0) for entry in found["objects"]),
+            "bytes": sum(int(side["size"]) for side in sides if "file" in side),
         }
 
     def _bundle(self, name: str) -> Path:
-        bundle = self._root / name
-        if not NAME.fullmatch(name) or not bundle.is_dir():
-            raise Refused(
-                f"there is no divergence bundle {name!r} on {self._server}",
-                remedy="everup divergence list",
-                code="unknown-bundle",
-            )
-        return bundle
+        for root in self._roots:
+            if NAME.fullmatch(name) and (root / name).is_dir():
+                return root / name
+        raise Refused(
+            f"there is no bundle {name!r} on {self._server}",
+            remedy="everup divergence list",
+            code="unknown-bundle",
+        )
 
 
 def _manifest(bundle: Path) -> Json:
     """What is in a bundle; of one that is still being written, what is there so far."""
     try:
-        value = json.loads((bundle / "manifest.json").read_text())
+        value = json.loads((bundle / MANIFEST).read_text())
         return {**value, "complete": True}
     except (FileNotFoundError, ValueError):
-        pass
-    try:
-        lines = (bundle / "manifest.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        lines = []
-    objects = []
-    for line in lines:
-        try:
-            objects.append(json.loads(line))
-        except ValueError:
-            continue  # The last line, cut by a power loss; its file is complete all the same.
-    return {"objects": objects, "complete": False}
+        return {"objects": read_lines(bundle), "complete": False}

@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 AGAIN_S = 0.5
 
-_BY_KIND = {"divergence": "warning"}
-"""For events that do not say it themselves: data that nobody else has wait for a person."""
 _SEVERITIES: dict[str, Severity] = {
     "info": "info",
     "warning": "warning",
@@ -57,6 +55,5 @@ class Feeds:
         kind = line.get("event")
         if not isinstance(sentence, str) or not isinstance(kind, str) or not sentence:
             return
-        said = str(line.get("severity") or _BY_KIND.get(kind))
-        severity = _SEVERITIES.get(said, "info")
+        severity = _SEVERITIES.get(str(line.get("severity")), "info")
         self._parts.events.add(kind, severity, sentence, told=severity == "critical")

@@ -56,6 +56,9 @@ class Protecting:
         before = self._parts.membership.settings.current
         new_paths = [p for p in wish.paths if p not in {tree.path for tree in before.protect}]
         await self._check(job, wish, new_paths, before)
+        if self._parts.loop.state.role is Role.ACTIVE and not needs_a_pause(before, wish):
+            await self._change_mode(job, wish)
+            return
         began = time.monotonic()
         try:
             await self._change(job, wish, new_paths, before)
@@ -66,6 +69,17 @@ class Protecting:
         job.result = {"pause_ms": pause_ms}
         job.advance(STEPS, STEPS)
         job.say(f"protected; the applications were stopped for {pause_ms / 1000:.1f} s")
+
+    async def _change_mode(self, job: Job, wish: Wish) -> None:
+        """The paths and units are protected as they are wished; at most the mode is another."""
+        mode = self._parts.membership.settings.current.mode
+        job.result = {"pause_ms": 0}
+        if wish.mode in (None, mode):
+            job.say("protected already; nothing was changed")
+            return
+        await self._parts.membership.change(lambda old: _with(old, wish, ()))
+        self._parts.loop.wake()
+        job.say(f"protected already; the mode is {wish.mode} now instead of {mode}")
 
     async def _check(
         self, job: Job, wish: Wish, new_paths: Sequence[str], before: GroupSettings
@@ -277,6 +291,12 @@ def _in_the_way(paths: Sequence[str]) -> list[str]:
 
 
 # --- settings ----------------------------------------------------------------------------------
+
+
+def needs_a_pause(before: GroupSettings, wish: Wish) -> bool:
+    """Whether applications must be stopped for a wish; paths that are protected need nothing."""
+    paths = {tree.path for tree in before.protect}
+    return not (paths.issuperset(wish.paths) and {*before.application.units}.issuperset(wish.units))
 
 
 def _with(old: GroupSettings, wish: Wish, new_paths: Sequence[str]) -> GroupSettings:

@@ -9,6 +9,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import IO, Any
+from urllib.parse import quote
 
 from everup.agent.alerting import Alerting
 from everup.agent.bundles import Bundles
@@ -21,6 +22,7 @@ from everup.agent.parts import Parts, assemble
 from everup.agent.protecting import Protecting, Wish
 from everup.agent.proving import Proving
 from everup.agent.queues import own_queues
+from everup.agent.scheduled import Scheduled
 from everup.agent.status_view import status_json
 from everup.agent.switching import Switching
 from everup.config.schema import Mode
@@ -48,7 +50,10 @@ class Everup:
         self._alerting = Alerting(self._parts)
         self._feeds = Feeds(self._parts)
         self._proving = Proving(self._parts)
-        self._bundles = Bundles(places.divergence, membership.name, self._path_of)
+        self._scheduled = Scheduled(self._parts)
+        self._bundles = Bundles(
+            (places.divergence, places.quarantine), membership.name, self._path_of
+        )
         self._group_events = GroupEvents(
             self._parts.events,
             membership.name,
@@ -68,6 +73,7 @@ class Everup:
         self._spawn(loop.run(), "control loop")
         self._spawn(self._feeds.run(), "feeds")
         self._spawn(self._alerting.run(), "alerts")
+        self._spawn(self._scheduled.run(), "scheduled verification")
         try:
             async with asyncio.timeout(FIRST_TURN_S), loop.turned:
                 await loop.turned.wait_for(lambda: loop.decision is not None)
@@ -148,6 +154,7 @@ class Everup:
         return self._start("switchover", lambda job: self._switching.hand_over(job, to))
 
     async def failover(self, force: bool) -> Json:
+        self._refuse_unprotected()
         if self._parts.loop.state.role in (Role.ACTIVE, Role.SWITCHING):
             raise Refused(
                 "this server is active",
@@ -159,6 +166,7 @@ class Everup:
     # --- data
 
     async def verify(self, path: str | None, gentle: bool) -> Json:
+        self._refuse_unprotected()
         elsewhere = self._active_elsewhere()
         if elsewhere:
             body = {"path": path, "gentle": gentle}
@@ -168,6 +176,7 @@ class Everup:
         )
 
     async def sync_data(self, path: str | None, allow_removals: bool) -> Json:
+        self._refuse_unprotected()
         elsewhere = self._active_elsewhere()
         if elsewhere:
             body = {"path": path, "allow_removals": allow_removals}
@@ -182,6 +191,15 @@ class Everup:
             return self._proving.report()
         return await self._parts.membership.peers.forward(active, "GET", "/v1/verify")
 
+    async def verified_tree(self, path: str | None) -> Json:
+        self._refuse_unprotected()
+        active = self.active_server()
+        if active is None or active == self._parts.membership.name:
+            return await self._proving.tree(path)
+        query = f"?path={quote(path)}" if path else ""
+        route = f"/v1/verify/tree{query}"
+        return await self._parts.membership.peers.forward(active, "GET", route)
+
     async def allow_removals(self) -> None:
         """The next copy onto this server may remove as much as it has to."""
         await self._parts.replicator.call("allow_removals", wait_ms=DATA_ASK_MS)
@@ -193,7 +211,7 @@ class Everup:
         return await self._gathered("/v1/queues", "servers", [await self.queues()])
 
     async def bundles(self) -> list[Json]:
-        return await asyncio.to_thread(self._bundles.list)
+        return await asyncio.to_thread(self._bundles.short_list)
 
     async def group_bundles(self) -> Json:
         return await self._gathered("/v1/divergence", "bundles", await self.bundles())
@@ -209,6 +227,12 @@ class Everup:
         await asyncio.to_thread(self._bundles.export, name, out)
 
     # --- inside
+
+    def _refuse_unprotected(self) -> None:
+        if not self._parts.membership.settings.current.protect:
+            raise Refused(
+                "nothing is protected yet", remedy="everup protect PATH", code="nothing-protected"
+            )
 
     async def _gathered(self, path: str, key: str, found: list[Json]) -> Json:
         """This server's answer and those of the others, with the names of the silent ones."""

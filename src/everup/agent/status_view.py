@@ -79,6 +79,7 @@ def _server(v: ServerView, view: GroupView, o: Observation, extra: Json) -> Json
         "position": position,
         "applied": _short(applied),
         "sync": _sync(v, view, o),
+        "proven": None if v.acts else v.facts.get("proven"),
         "version": str(v.facts.get("version") or ""),
         "sentence": str(v.facts.get("sentence") or ""),
     }

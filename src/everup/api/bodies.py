@@ -4,6 +4,7 @@ What enters: the body of a request, at most `BODY_BYTES_MAX`. What leaves: a typ
 BadInput with the field's name.
 """
 
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -15,7 +16,8 @@ BODY_BYTES_MAX = 1 << 20
 
 B = TypeVar("B", bound="Body")
 
-Path = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+PATH_MAX = 4096
+Path = Annotated[str, msgspec.Meta(min_length=1, max_length=PATH_MAX)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
@@ -70,10 +72,28 @@ class Forward(Body, frozen=True):
     body: dict[str, Any] | None = None
 
 
+def path_of(text: str | None) -> str | None:
+    """A path of a query. Raises BadInput when no path can be so long."""
+    if text is None or 0 < len(text) <= PATH_MAX:
+        return text
+    raise BadInput(f"a path has 1 to {PATH_MAX} characters, not {len(text)}")
+
+
 async def read(request: web.Request, kind: type[B]) -> B:
     """The request's body as `kind`. Raises BadInput; an absent body counts as an empty one."""
     data = await request.read()
     try:
         return msgspec.json.decode(data or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"the request cannot be read: {error}") from error
+        raise BadInput(_plain(str(error))) from error
+
+
+def _plain(message: str) -> str:
+    """What a person can do something about, in words; anything else as the reader says it."""
+    found = re.fullmatch(r"Expected `(str|array)` of length (>=|<=) (\d+) - at `\$\.(.*)`", message)
+    if found is None:
+        return f"the request cannot be read: {message}"
+    kind, relation, number, field = found.groups()
+    unit = "characters" if kind == "str" else "entries"
+    bound = "more than" if relation == "<=" else "less than"
+    return f"{field.replace('[...]', '')} has {bound} {number} {unit}"

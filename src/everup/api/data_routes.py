@@ -1,18 +1,22 @@
-"""The routes about data: queues, verification, synchronization, divergence bundles.
+"""The routes about data: queues, verification, synchronization, bundles.
 
 What enters: requests, as in `routes`. What leaves: JSON, and for an export a tar stream. Thin: no
 policy is here.
 """
 
 import asyncio
+import logging
 import os
 
 from aiohttp import web
 
 from everup.api import bodies
 from everup.api.facade import Facade
+from everup.api.handlers import add_routes, doing, giving
 from everup.api.routes import accepted
 from everup.errors import EverupError
+
+log = logging.getLogger(__name__)
 
 PART_BYTES = 256 << 10
 
@@ -22,29 +26,28 @@ class DataRoutes:
         self._agent = agent
 
     def add_to(self, app: web.Application) -> None:
-        app.router.add_get("/v1/queues", self.queues)
-        app.router.add_get("/v1/group/queues", self.group_queues)
-        app.router.add_get("/v1/verify", self.verified)
-        app.router.add_post("/v1/verify", self.verify)
-        app.router.add_post("/v1/sync", self.sync)
-        app.router.add_post("/v1/allow-removals", self.allow_removals)
-        app.router.add_get("/v1/divergence", self.bundles)
-        app.router.add_get("/v1/group/divergence", self.group_bundles)
-        app.router.add_get("/v1/divergence/{id}", self.bundle)
-        app.router.add_get("/v1/divergence/{id}/tar", self.export)
-        app.router.add_post("/v1/divergence/{id}/delete", self.delete)
+        agent = self._agent
+        add_routes(
+            app,
+            [
+                ("GET", "/v1/queues", giving(agent.queues)),
+                ("GET", "/v1/group/queues", giving(agent.group_queues)),
+                ("GET", "/v1/verify", giving(agent.verified)),
+                ("GET", "/v1/verify/tree", self.verified_tree),
+                ("POST", "/v1/verify", self.verify),
+                ("POST", "/v1/sync", self.sync),
+                ("POST", "/v1/allow-removals", doing(agent.allow_removals)),
+                ("GET", "/v1/divergence", giving(agent.bundles, "bundles")),
+                ("GET", "/v1/group/divergence", giving(agent.group_bundles)),
+                ("GET", "/v1/divergence/{id}", self.bundle),
+                ("GET", "/v1/divergence/{id}/tar", self.export),
+                ("POST", "/v1/divergence/{id}/delete", self.delete),
+            ],
+        )
 
-    async def queues(self, request: web.Request) -> web.Response:
-        del request
-        return web.json_response(await self._agent.queues())
-
-    async def group_queues(self, request: web.Request) -> web.Response:
-        del request
-        return web.json_response(await self._agent.group_queues())
-
-    async def verified(self, request: web.Request) -> web.Response:
-        del request
-        return web.json_response(await self._agent.verified())
+    async def verified_tree(self, request: web.Request) -> web.Response:
+        path = bodies.path_of(request.query.get("path"))
+        return web.json_response(await self._agent.verified_tree(path))
 
     async def verify(self, request: web.Request) -> web.Response:
         body = await bodies.read(request, bodies.Verify)
@@ -53,19 +56,6 @@ class DataRoutes:
     async def sync(self, request: web.Request) -> web.Response:
         body = await bodies.read(request, bodies.Sync)
         return accepted(await self._agent.sync_data(body.path, body.allow_removals))
-
-    async def allow_removals(self, request: web.Request) -> web.Response:
-        del request
-        await self._agent.allow_removals()
-        return web.json_response({})
-
-    async def bundles(self, request: web.Request) -> web.Response:
-        del request
-        return web.json_response({"bundles": await self._agent.bundles()})
-
-    async def group_bundles(self, request: web.Request) -> web.Response:
-        del request
-        return web.json_response(await self._agent.group_bundles())
 
     async def bundle(self, request: web.Request) -> web.Response:
         return web.json_response({"bundle": await self._agent.bundle(request.match_info["id"])})
@@ -87,16 +77,22 @@ class DataRoutes:
                 await answer.write(part)
         finally:
             os.close(reading)
-            await make
-        await answer.write_eof()
+            whole = await make
+        if whole:
+            await answer.write_eof()
+        elif request.transport is not None:
+            # Without its last chunk nobody takes the archive for a whole one.
+            request.transport.abort()
         return answer
 
-    async def _write(self, name: str, descriptor: int) -> None:
-        with os.fdopen(descriptor, "wb") as out:
-            try:
+    async def _write(self, name: str, descriptor: int) -> bool:
+        """Whether the archive is whole."""
+        try:
+            with os.fdopen(descriptor, "wb") as out:
                 await self._agent.export_bundle(name, out)
-            except BrokenPipeError:
-                pass  # The one who asked has gone away.
-            except (OSError, EverupError):
-                # The archive ends without its end mark: tar says that it is not whole.
-                return
+        except BrokenPipeError:
+            return False  # The one who asked has gone away.
+        except (OSError, EverupError) as error:
+            log.error("the archive of %s broke off: %s", name, error)
+            return False
+        return True

@@ -54,7 +54,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return error_response(BadInput(sentence, code="too-large"), 413)
     except web.HTTPException as error:
         sentence = f"{request.method} {request.path}: {error.reason.lower()}"
-        return error_response(EverupError(sentence, code="no-route"), error.status)
+        remedy = "command line and agent may be of different versions: everup version"
+        return error_response(EverupError(sentence, remedy=remedy, code="no-route"), error.status)
     except Exception:
         # A mistake of ours: it is logged with its trace, the caller gets a sentence.
         log.exception("%s %s failed", request.method, request.path)

@@ -119,6 +119,26 @@ class MemoryAgent:
         self.calls.append(("sync", path, allow_removals))
         return self._begin("sync", "14 objects are proven equal on secondary", self._all_equal)
 
+    async def verified_tree(self, path: str | None) -> Json:
+        self.calls.append(("verified_tree", path))
+        counts = {"synchronized": 13, "out_of_sync": 0, "unchecked": 1}
+        others = {name: counts for name in self.names if name != self.active}
+        trees = [
+            {
+                "path": top,
+                "directory": True,
+                "objects": 14,
+                "servers": others,
+                "more": 0,
+                "cut": False,
+                "entries": [
+                    {"path": f"{top}/orders", "directory": True, "objects": 13, "servers": others}
+                ],
+            }
+            for top in ([path] if path else self.paths)
+        ]
+        return {"trees": trees}
+
     async def verified(self) -> Json:
         states: list[Json] = [
             {
@@ -136,7 +156,7 @@ class MemoryAgent:
             for name in self.names
             if name != self.active
         ]
-        return {"running": {}, "paths": states}
+        return {"running": {}, "scheduled": False, "paths": states, "last": {}}
 
     async def allow_removals(self) -> None:
         self.calls.append(("allow_removals",))
@@ -150,7 +170,7 @@ class MemoryAgent:
         return {"servers": [self._queues(name) for name in here], "unreachable": away}
 
     async def bundles(self) -> list[Json]:
-        return self.kept.list() if self.kept is not None else []
+        return self.kept.short_list() if self.kept is not None else []
 
     async def group_bundles(self) -> Json:
         return {"bundles": await self.bundles(), "unreachable": []}
@@ -246,6 +266,9 @@ class MemoryAgent:
             },
             "applied": {"epoch": self.epoch, "sequence": self.sequence - (0 if active else 3)},
             "sync": self.sync[name],
+            "proven": None
+            if active
+            else {"epoch": 1, "sequence": 900, "at": "2026-01-01T00:00:00Z"},
             "version": __version__,
         }
 

@@ -19,10 +19,10 @@ from everup.agent.membership.settings import SettingsStore
 from everup.agent.membership.tokens import Kind
 from everup.api import bodies
 from everup.api.facade import Json
+from everup.api.handlers import Handler, add_routes, giving
 
 Forward = Callable[[str, str, Json | None], Awaitable[Json]]
 Status = Callable[[], Awaitable[Json]]
-Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class MemberRoutes:
@@ -34,25 +34,24 @@ class MemberRoutes:
         self._status = status
 
     def add_to(self, app: web.Application) -> None:
-        app.router.add_get("/peer/status", self.status)
-        app.router.add_get("/peer/settings", self.settings)
-        app.router.add_post("/peer/settings", self.take_settings)
+        table: list[tuple[str, str, Handler]] = [
+            ("GET", "/peer/status", giving(self.status)),
+            ("GET", "/peer/settings", giving(self.settings)),
+            ("POST", "/peer/settings", self.take_settings),
+        ]
+        add_routes(app, table)
 
-    async def status(self, request: web.Request) -> web.Response:
-        del request
-        return web.json_response(
-            {
-                "server": self._name,
-                "version": __version__,
-                "settings_version": self._settings.current.version,
-                "settings_digest": self._settings.digest(),
-                "status": await self._status(),
-            }
-        )
+    async def status(self) -> Json:
+        return {
+            "server": self._name,
+            "version": __version__,
+            "settings_version": self._settings.current.version,
+            "settings_digest": self._settings.digest(),
+            "status": await self._status(),
+        }
 
-    async def settings(self, request: web.Request) -> web.Response:
-        del request
-        return web.json_response({"toml": self._settings.text()})
+    async def settings(self) -> Json:
+        return {"toml": self._settings.text()}
 
     async def take_settings(self, request: web.Request) -> web.Response:
         body = await bodies.read(request, bodies.Config)
@@ -70,14 +69,17 @@ class ServerRoutes:
         self._forward = forward
 
     def add_to(self, app: web.Application) -> None:
-        app.router.add_get("/ca", self.greet)
-        app.router.add_post("/join", self.join)
-        app.router.add_post("/join-witness", self.join_witness)
-        app.router.add_post("/join/check", self.check_server)
-        app.router.add_post("/join-witness/check", self.check_witness)
-        app.router.add_get("/peer/accounts", self.accounts)
-        app.router.add_get("/peer/events", self._events)
-        app.router.add_post("/peer/forward", self.forward)
+        table: list[tuple[str, str, Handler]] = [
+            ("GET", "/ca", self.greet),
+            ("POST", "/join", self.join),
+            ("POST", "/join-witness", self.join_witness),
+            ("POST", "/join/check", self.check_server),
+            ("POST", "/join-witness/check", self.check_witness),
+            ("GET", "/peer/accounts", giving(self.accounts)),
+            ("GET", "/peer/events", self._events),
+            ("POST", "/peer/forward", self.forward),
+        ]
+        add_routes(app, table)
 
     async def greet(self, request: web.Request) -> web.Response:
         del request
@@ -104,9 +106,8 @@ class ServerRoutes:
         await self._doorkeeper.check(asked, kind)
         return web.json_response({})
 
-    async def accounts(self, request: web.Request) -> web.Response:
-        del request
-        return web.json_response(await asyncio.to_thread(local_accounts))
+    async def accounts(self) -> Json:
+        return await asyncio.to_thread(local_accounts)
 
     async def forward(self, request: web.Request) -> web.Response:
         body = await bodies.read(request, bodies.Forward)

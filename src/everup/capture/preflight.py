@@ -64,8 +64,10 @@ def refusals(path: Path, protected: list[Path], places: Places) -> list[Refused]
                 code="path-not-directory",
             )
         ]
-    found = [*_place_refusals(path, places), *_neighbour_refusals(path, protected)]
-    found += _mount_refusals(path)
+    # Of the system's own directories nothing below can be protected instead.
+    found = list(_place_refusals(path, places))
+    if not found:
+        found = [*_neighbour_refusals(path, protected), *_mount_refusals(path)]
     return found or list(_file_system_refusals(path))
 
 

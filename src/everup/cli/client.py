@@ -74,22 +74,31 @@ class Client:
         return self._ask("POST", path, body, deadline_ms)
 
     def download(self, path: str, out: IO[bytes], *, deadline_ms: int = DOWNLOAD_MS) -> int:
-        """Write what the agent streams; returns how many bytes. Only over this server's socket."""
+        """Write what the agent streams; returns how many bytes. Only over this server's socket.
+
+        Raises EverupError (`broken-off`) when the stream ends before its end: `out` is not whole.
+        """
         if not isinstance(self._connect, SocketConnect):
-            raise Refused("this works only on the server itself", code="not-over-the-network")
+            raise Refused(
+                "this works only on the server itself",
+                remedy="run it there, without --server",
+                code="not-over-the-network",
+            )
         connection, _, path, _ = self._connect.prepare("GET", path, None, deadline_ms)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
             if answer.status >= 400:
                 _value(answer.read(ANSWER_BYTES_MAX), answer.status)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._connect.explain(error) from error
+        try:
             done = 0
-            while part := answer.read(PART_BYTES):
+            while part := _next_part(answer, done):
                 out.write(part)
                 done += len(part)
             return done
-        except (OSError, http.client.HTTPException) as error:
-            raise self._connect.explain(error) from error
         finally:
             connection.close()
 
@@ -231,6 +240,17 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+def _next_part(answer: http.client.HTTPResponse, done: int) -> bytes:
+    try:
+        return answer.read(PART_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise EverupError(
+            f"the agent broke off after {done} bytes: what came so far is not whole",
+            remedy="journalctl -u everup-agent says why; then again",
+            code="broken-off",
+        ) from error
 
 
 def _value(content: bytes, status: int) -> Json:

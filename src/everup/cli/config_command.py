@@ -11,7 +11,7 @@ import typer
 from everup.cli.client import Client, wants_json
 from everup.cli.options import JsonFlag, verb_app
 from everup.cli.output import print_json
-from everup.errors import BadInput, EverupError
+from everup.errors import EverupError
 
 app = verb_app(
     no_args_is_help=True,
@@ -88,5 +88,11 @@ def _send(context: typer.Context, text: str, name: str) -> None:
 def _text(file: Path) -> str:
     try:
         return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file} cannot be read: {error}") from error
+    except OSError as error:
+        raise EverupError(
+            f"{file} cannot be read: {error.strerror}",
+            remedy="everup config show > FILE writes one",
+            code="file-unreadable",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise EverupError(f"{file} is no UTF-8 text", code="file-unreadable") from error

@@ -1,4 +1,4 @@
-"""`everup divergence`: what an old active server wrote and nobody received."""
+"""`everup divergence`: what a server had and no other one, kept before it was overwritten."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ from everup.cli.client import Client, wants_json
 from everup.cli.options import JsonFlag, verb_app
 from everup.cli.output import bytes_text, print_json, say
 from everup.errors import EverupError, Refused
+from everup.model.words import count_text
 
 app = verb_app(
     no_args_is_help=True,
@@ -32,7 +33,8 @@ def list_bundles(context: typer.Context, json: JsonFlag = False) -> None:
     for bundle in found["bundles"]:
         state = "" if bundle["complete"] else "  (being written, or broken off)"
         typer.echo(
-            f"{bundle['id']}  {bundle['server']:<10} {bundle['objects']} objects, "
+            f"{bundle['id']}  {bundle['server']:<10} {bundle['kind']:<10} "
+            f"{count_text(bundle['objects'], 'object')}, "
             f"{bytes_text(bundle['bytes'])}{state}"
         )
     if not found["bundles"]:
@@ -43,7 +45,7 @@ def list_bundles(context: typer.Context, json: JsonFlag = False) -> None:
 
 @app.command()
 def show(context: typer.Context, name: Name, json: JsonFlag = False) -> None:
-    """Name every object in a bundle."""
+    """Say of every object in a bundle what it was here, and what the group has instead."""
     client, _ = _holder(context, name)
     bundle = client.get(f"/v1/divergence/{name}")["bundle"]
     if wants_json(context):
@@ -51,7 +53,7 @@ def show(context: typer.Context, name: Name, json: JsonFlag = False) -> None:
         return
     typer.echo(f"{bundle['id']} on {bundle['server']}, written {bundle['at'] or 'not to its end'}")
     for entry in bundle["objects_kept"]:
-        typer.echo(f"  {entry['path']}  {bytes_text(entry.get('size') or 0)}")
+        typer.echo(f"  {entry['line']}")
 
 
 @app.command()
@@ -61,21 +63,31 @@ def export(
     file: Annotated[Path | None, typer.Argument(help="Where to; - is standard output.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Write a bundle as a tar archive in which the files have their names, owners and times."""
+    """Write a bundle as a tar archive: the trees before/ and after/, and list.txt."""
     client, server = _holder(context, name)
     if server:
         raise Refused(
             f"the bundle lies on {server}",
-            remedy=f"run everup divergence export {name} there",
+            remedy=f"run everup divergence export {name} on {server}",
             code="bundle-elsewhere",
         )
     target = file or Path(f"divergence-{name}.tar")
     if str(target) == "-":
         client.download(f"/v1/divergence/{name}/tar", cast(IO[bytes], sys.stdout.buffer))
         return
-    opened = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(opened, "wb") as out:
-        count = client.download(f"/v1/divergence/{name}/tar", out)
+    try:
+        opened = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise Refused(
+            f"{target} exists already", remedy="name another file", code="file-exists"
+        ) from error
+    try:
+        with os.fdopen(opened, "wb") as out:
+            count = client.download(f"/v1/divergence/{name}/tar", out)
+    except BaseException:
+        # What is not whole must not lie there as if it were.
+        target.unlink()
+        raise
     if wants_json(context):
         print_json({"file": str(target), "bytes": count})
     else:

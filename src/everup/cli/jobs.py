@@ -53,7 +53,8 @@ def finish(
     elif wait:
         typer.echo(job["sentence"])
     else:
-        typer.echo(f"{job['sentence']} (job {job['id']})")
+        sentence = job["sentence"] or f"the {job['kind']} has begun"
+        typer.echo(f"{sentence} (job {job['id']}); it goes on by itself")
 
 
 def job_error(job: Json) -> EverupError:

@@ -7,6 +7,7 @@ import typer
 from everup.cli.client import Client, wants_json
 from everup.cli.options import JsonFlag, verb_app
 from everup.cli.output import bytes_text, duration_text, print_json, say
+from everup.model.words import count_text
 
 app = verb_app()
 Json = dict[str, Any]
@@ -54,6 +55,6 @@ def amounts(queue: Json) -> str:
     if not queue["operations"] and not queue["bytes"]:
         return "nothing"
     return (
-        f"{bytes_text(queue['bytes'])} in {queue['operations']} operations, "
+        f"{bytes_text(queue['bytes'])} in {count_text(queue['operations'], 'operation')}, "
         f"oldest {duration_text(queue['oldest_ms'])}"
     )

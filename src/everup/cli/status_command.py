@@ -11,6 +11,7 @@ from everup.cli.jobs import Display, progress_display, progress_text
 from everup.cli.options import JsonFlag, verb_app
 from everup.cli.output import bytes_text, duration_text, print_json
 from everup.errors import DeadlinePassed, NotConnected
+from everup.model.words import count_text
 from everup.places import Places
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ def _facts(value: Json) -> list[tuple[str, str]]:
     facts += [
         ("not yet sent", _queue(replication.get("send_queue"))),
         ("not yet applied", _queue(replication.get("receive_queue"))),
+        ("proven whole", _proven(value["servers"])),
     ]
     point = replication.get("recovery_point_ms")
     if point is not None:
@@ -246,8 +248,20 @@ def _facts(value: Json) -> list[tuple[str, str]]:
     return facts
 
 
+def _proven(servers: list[Json]) -> str:
+    """Up to where, and when, each passive server was proven equal as a whole."""
+    passive = [server for server in servers if server["role"] != "active"]
+    told = []
+    for server in passive:
+        proven = server.get("proven")
+        place = f"at {_position(proven)}, {proven['at']}" if proven else "never"
+        told.append(f"{server['name']} {place}")
+    return "; ".join(told) or "there is no other server"
+
+
 def _queue(queue: Json | None) -> str:
     if not queue or not queue.get("operations"):
         return "nothing"
     oldest = duration_text(queue.get("oldest_ms") or 0)
-    return f"{queue['operations']} operations, {bytes_text(queue['bytes'])}, oldest {oldest}"
+    operations = count_text(queue["operations"], "operation")
+    return f"{operations}, {bytes_text(queue['bytes'])}, oldest {oldest}"

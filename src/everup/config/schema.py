@@ -14,8 +14,10 @@ Mode = Literal["async", "durable"]
 Identity = Literal["primary", "secondary", "tertiary", "witness"]
 DurablePolicy = Literal["degrade", "block"]
 Feed = Literal["star", "chain"]
+OrphanPolicy = Literal["report", "quarantine", "delete"]
 
 SETTINGS_VERSION_FIRST = 1
+VERIFY_BYTES_PER_S_MIN = 1 << 20
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -136,6 +138,12 @@ class GroupSettings(Settings, frozen=True):
     """Async mode: a peer that is further behind may not take over by itself."""
     journal_quota_bytes: int = 4 << 30
     """Room for changes that a peer has not received yet."""
+    verify_every_hours: int = 168
+    """Everything is proven equal again by itself when the last proof is older; 0: never."""
+    verify_bytes_per_s: int = 32 << 20
+    """What such a verification reads at most, on each side."""
+    orphans: OrphanPolicy = "quarantine"
+    """What becomes of files on a passive server that never came from an active one."""
     feed: Feed = "star"
     """With three servers: "star", the active one supplies both others; "chain", it supplies the
     first of them, which passes on to the other what is on its own disk."""
@@ -178,6 +186,10 @@ def group_problems(group: GroupSettings) -> list[str]:
         f"members: the name {n!r} is used twice" for n in sorted(set(names)) if names.count(n) > 1
     ]
     found += _address_problems(group)
+    if group.verify_every_hours < 0:
+        found.append("verify_every_hours must be 0 (never) or more")
+    if group.verify_bytes_per_s < VERIFY_BYTES_PER_S_MIN:
+        found.append(f"verify_bytes_per_s must be at least {VERIFY_BYTES_PER_S_MIN}")
     ids = [tree.id for tree in group.protect]
     if len(set(ids)) != len(ids):
         found.append("protect: two trees have the same id")

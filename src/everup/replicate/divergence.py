@@ -1,32 +1,41 @@
 """Keep what this server wrote and nobody received, before a resync overwrites it.
 
-What enters: objects that are about to change. What leaves: a bundle below divergence/ID with the
-object as it was, for a person to look at, and an event. Called by the target of a sync. When there
-is no room for it the sync stops: nothing is overwritten silently.
+What enters: objects that are about to change, and where a copy puts them. What leaves: a bundle
+below divergence/ID with each object as it was here (before) and as the group has it (after), for a
+person to look at. Called by the target of a sync. When there is no room for it the sync stops:
+nothing is overwritten silently.
 """
 
-import json
 import os
-import shutil
-import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from stat import S_ISREG
-from typing import Any
 
-from everup.errors import Refused
 from everup.limits import DIVERGENCE_BYTES_MAX
-from everup.replicate.blocks import data_ranges, read_range, write_all
-from everup.replicate.lower import visible_xattrs
+from everup.replicate.bundle import Bundle, Key, raw_path
+from everup.replicate.lower import LowerTree, id_of_descriptor
+from everup.replicate.scan import ABSENT
 from everup.replicate.suspects import Suspects
-from everup.system.files import REAL_DOOR, Door, save_json, sync_directory
-from everup.system.treecalls import door
+from everup.system.files import REAL_DOOR, Door
+from everup.system.treecalls import open_beneath
 
-FREE_BYTES_MIN = 64 << 20
-COPY_BYTES = 1 << 20
+PLACED_MAX = 200_000
+"""Of more objects it is not remembered where the copy has put them."""
+
+KIND = "divergence"
+CHANGED, RENAMED, ONLY_HERE = "changed", "renamed", "only-here"
+REMOVED_HERE, ABSENT_HERE = "removed-here", "absent-here"
+"""What `change` of an entry may be. Absent: removed here without a record, or new on the source."""
+
+Names = Mapping[int, Mapping[int, list[bytes]]]
+"""By tree and inode: every path of a file that has several."""
 
 
 class Divergence:
-    """One bundle; its directory is made when the first object is kept."""
+    """One bundle. `remember` is told its name as soon as there is one.
+
+    The first look at an object decides whether it may be only here: the copy's own changes move
+    the time of change.
+    """
 
     def __init__(
         self,
@@ -34,126 +43,101 @@ class Divergence:
         suspects: Suspects,
         door: Door = REAL_DOOR,
         quota_bytes: int = DIVERGENCE_BYTES_MAX,
+        remember: Callable[[str], None] | None = None,
     ) -> None:
-        self._root = root
-        self._left_bytes = quota_bytes - _bytes_below(root)
+        words = "what only this server has must be kept before it is overwritten"
+        self._bundle = Bundle(root, KIND, words, quota_bytes, door, suspects.bundle)
         self._suspects = suspects
-        self._door = door
-        self._kept: set[tuple[int, bytes, bytes]] = set()
-        self._manifest: list[dict[str, Any]] = []
-        self.path: Path | None = None
+        self._remember = remember
+        self._clear: set[Key] = set()
+        self._placed: dict[Key, bytes] = {}
+        self._made: dict[Key, str] = {}
+        self.names: Names = {}
+
+    @property
+    def path(self) -> Path | None:
+        return self._bundle.path
+
+    @property
+    def wanted(self) -> bool:
+        """Anything may be only here at all."""
+        return bool(self._suspects.objects) or self._suspects.changed_after_ns is not None
 
     def keep(self, tree: int, object_id: bytes, path: bytes, descriptor: int) -> None:
         """Save an object as it is now, durably, if it may hold changes that exist only here.
 
         Raises Refused when there is no room for it.
         """
-        status = os.fstat(descriptor)
-        if not self._suspects.includes(tree, object_id, status.st_ctime_ns):
+        if not self.wanted:
             return
-        key = (tree, object_id, path if not object_id else b"")
-        if key in self._kept:
-            return
-        self._kept.add(key)
-        bundle = self._bundle()
-        entry = self._describe(tree, object_id, path, descriptor, status)
-        if S_ISREG(status.st_mode):
-            self._check_room(bundle, status.st_blocks * 512)
-            entry["file"] = f"files/{len(self._manifest):06d}"
-            _copy(descriptor, bundle / str(entry["file"]), status.st_size, self._door)
-        self._manifest.append(entry)
-        with (bundle / "manifest.jsonl").open("ab") as file:
-            file.write(json.dumps(entry).encode() + b"\n")
-            file.flush()
-            self._door.fdatasync("divergence", file.fileno())
+        key = Key.of(tree, object_id, path)
+        if key not in self._bundle:
+            status = os.fstat(descriptor)
+            if key in self._clear or not self._suspects.includes(
+                tree, object_id, status.st_ctime_ns
+            ):
+                self._clear.add(key)
+                return
+            names = list(self.names.get(tree, {}).get(status.st_ino, ()))
+        else:
+            names = []
+        self._bundle.keep(key, path, descriptor, names)
+        if self._remember is not None and self._bundle.path is not None:
+            self._remember(self._bundle.path.name)
+            self._remember = None
 
-    def finish(self) -> int:
-        """Write the manifest; returns how many objects are in the bundle."""
-        if self.path is None:
-            return 0
+    def placed(
+        self, tree: int, object_id: bytes, path: bytes, *, made: bool, directory_changed_ns: int
+    ) -> None:
+        """The copy has an object of the source at `path`; `made`: nothing of it was here."""
+        if not self.wanted or len(self._placed) >= PLACED_MAX:
+            return
+        key = Key.of(tree, object_id, path)
+        after_ns = self._suspects.changed_after_ns
+        recorded = (tree, object_id) in self._suspects.objects
+        if recorded or key in self._bundle or (made and after_ns is not None):
+            self._placed.setdefault(key, path)
+        if made and recorded:
+            self._made[key] = REMOVED_HERE
+        elif made and after_ns is not None and directory_changed_ns >= after_ns:
+            self._made[key] = ABSENT_HERE
+
+    def finish(self, trees: Mapping[int, LowerTree]) -> int:
+        """Look at what the copy has made of everything; returns how many objects are in it."""
+        bundle = self._bundle
+        for key in bundle.kept():
+            after = self._placed.get(key, raw_path(bundle.before(key)))
+            change = CHANGED if bundle.was_at(key, after) else RENAMED
+            self._settle(trees, key, change, after)
+        for key, change in self._made.items():
+            if key not in bundle:
+                self._settle(trees, key, change, self._placed[key])
         fork = self._suspects.fork
-        manifest = {
-            "fork": fork.to_json() if fork else None,
-            "objects": self._manifest,
-            "written_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        save_json(self.path / "manifest.json", manifest, operation="divergence", door=self._door)
-        (self.path / "manifest.jsonl").unlink(missing_ok=True)
-        return len(self._manifest)
+        return bundle.finish({"fork": fork.to_json() if fork else None})
 
-    def _bundle(self) -> Path:
-        if self.path is None:
-            name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{os.urandom(3).hex()}"
-            self.path = self._root / name
-            (self.path / "files").mkdir(parents=True, mode=0o700)
-            sync_directory(self._root, "divergence", self._door)
-            sync_directory(self.path, "divergence", self._door)
-        return self.path
-
-    def _check_room(self, bundle: Path, wanted: int) -> None:
-        self._left_bytes -= wanted
-        if self._left_bytes < 0:
-            raise Refused(
-                f"the bundles in {bundle.parent} have used up their quota, and what only this "
-                "server has must be kept before it is overwritten",
-                remedy="look at the bundles there and delete those that nobody needs; the sync "
-                "begins again by itself",
-                code="no-room-for-divergence",
-            )
-        free = shutil.disk_usage(bundle).free
-        if free < wanted + FREE_BYTES_MIN:
-            raise Refused(
-                f"no room to keep what only this server has: {wanted >> 20} MiB more are needed "
-                f"in {bundle.parent}",
-                remedy="free space there, or move old bundles away",
-                code="no-room-for-divergence",
-            )
-
-    @staticmethod
-    def _describe(
-        tree: int, object_id: bytes, path: bytes, descriptor: int, status: os.stat_result
-    ) -> dict[str, Any]:
-        return {
-            "tree": tree,
-            "path": os.fsdecode(path).encode("utf-8", "backslashreplace").decode(),
-            "object": object_id.hex(),
-            "mode": status.st_mode,
-            "uid": status.st_uid,
-            "gid": status.st_gid,
-            "size": status.st_size,
-            "mtime_ns": status.st_mtime_ns,
-            "xattrs": {
-                os.fsdecode(name): value.hex() for name, value in visible_xattrs(descriptor).items()
-            },
-        }
+    def _settle(self, trees: Mapping[int, LowerTree], key: Key, change: str, path: bytes) -> None:
+        descriptor = _open(trees.get(key.tree), key, path)
+        if descriptor is None:
+            if key in self._bundle:
+                self._bundle.settle(key, ONLY_HERE, None, None)
+            return
+        try:
+            self._bundle.settle(key, change, path, descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def _bytes_below(root: Path) -> int:
-    """Space that the files below take; what vanishes meanwhile takes none."""
-    used = 0
-    for directory, _, names in os.walk(root):
-        for name in names:
-            try:
-                used += os.lstat(os.path.join(directory, name)).st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return used
-
-
-def _copy(descriptor: int, path: Path, size: int, door_: Door) -> None:
-    source = os.open(door(descriptor), os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC)
-    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _open(tree: LowerTree | None, key: Key, path: bytes) -> int | None:
+    """O_PATH descriptor of an object, if it is at `path` now."""
+    if tree is None:
+        return None
     try:
-        for data in data_ranges(source, 0, size):
-            at = data.start
-            while at < data.end:
-                part = read_range(source, at, min(at + COPY_BYTES, data.end))
-                if not part:
-                    break
-                write_all(target, part, at)
-                at += len(part)
-        os.ftruncate(target, size)
-        door_.fsync("divergence", target)
-    finally:
-        os.close(source)
-        os.close(target)
+        descriptor = open_beneath(tree.root, path, os.O_PATH)
+    except OSError as problem:
+        if problem.errno in ABSENT:
+            return None
+        raise
+    if not key.object_id or id_of_descriptor(descriptor) == key.object_id:
+        return descriptor
+    os.close(descriptor)
+    return None

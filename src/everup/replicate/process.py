@@ -15,13 +15,13 @@ from everup.errors import BadInput, Refused
 from everup.model.position import Position
 from everup.places import PEER_STREAM_PORT
 from everup.replicate.context import Context
+from everup.replicate.counting import check_paths, count_below
 from everup.replicate.link import PeerLink
 from everup.replicate.receivelog import ReceiveLog
 from everup.replicate.receiving import Receiver
 from everup.replicate.seal import Seal
 from everup.replicate.source import Peer, Source
 from everup.replicate.synctarget import SyncTarget
-from everup.replicate.tails import fetch_tails
 from everup.replicate.treestate import load_tree_state
 from everup.replicate.verifying import Verifying
 from everup.system.files import load_json
@@ -54,6 +54,7 @@ class Replicator:
             "allow_removals": self._allow_removals,
             "compare": self._compare,
             "verify": self._verify,
+            "count": self._count,
         }
 
     def handle(self, verb: str, arguments: dict[str, Any]) -> Reply | Stream:
@@ -150,8 +151,6 @@ class Replicator:
         receiver = self._receiver
         if receiver is None:
             raise Refused("this server is not receiving", code="not-target")
-        ahead = [str(server) for server in arguments.get("ask") or ()]
-        fetch_tails(self._context, receiver.target, self._seal.epoch, ahead, self._port)
         return {"position": receiver.target.drain(deadline_ms).to_json()}
 
     def _reload(self, arguments: dict[str, Any]) -> Reply:
@@ -182,13 +181,26 @@ class Replicator:
         return {}
 
     def _verify(self, arguments: dict[str, Any]) -> Reply:
-        """`trees`: {id: path below it}, all of them when absent; `gentle`: nobody waits for it."""
+        """`trees`: {id: path below it}, all of them when absent; `gentle`: slowly; `scheduled`:
+        nobody asked for it."""
         named = arguments.get("trees")
         whole = {tree.id: b"" for tree in self._context.group.protect}
         if named is not None:
             whole = {int(tree): os.fsencode(str(path)) for tree, path in named.items()}
         self._links()
-        return {"number": self._verifying.start(whole, gentle=bool(arguments.get("gentle")))}
+        check_paths(self._context, whole)
+        number = self._verifying.start(
+            whole,
+            slow=bool(arguments.get("gentle")),
+            scheduled=bool(arguments.get("scheduled")),
+        )
+        return {"number": number}
+
+    def _count(self, arguments: dict[str, Any]) -> Reply:
+        """How much lies below a path of a tree; may take seconds."""
+        return count_below(
+            self._context, int(arguments["tree"]), os.fsencode(str(arguments["path"]))
+        )
 
     def _links(self) -> Sequence[PeerLink]:
         """Raises Refused when this server is not the source."""

@@ -55,6 +55,15 @@ def scan(tree: LowerTree, top: bytes = b"", *, orphans: bool = False) -> Iterato
             os.close(directory)
 
 
+def several_names(tree: LowerTree) -> dict[int, list[bytes]]:
+    """By inode: every path of a file that has several."""
+    names: dict[int, list[bytes]] = {}
+    for found in scan(tree):
+        if found.status.st_nlink > 1 and not S_ISDIR(found.status.st_mode):
+            names.setdefault(found.status.st_ino, []).append(found.path)
+    return names
+
+
 def measure(tree: LowerTree) -> tuple[int, int]:
     """(objects, bytes of content) of a tree, for progress and for the guard against emptiness."""
     objects = content = 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from everup.errors import EverupError
 from everup.journal.activity import MARGIN_NS
+from everup.journal.operation import Rename, decode_arguments
 from everup.journal.reader import Cursor
 from everup.journal.record import Operation
 from everup.journal.segment import list_segments
@@ -34,6 +35,10 @@ class Suspects:
     """This server stopped as the active one, uncleanly."""
     open_epoch: int = 0
     """The epoch in which it did."""
+    bundle: str = ""
+    """The divergence bundle that was begun for them."""
+    settled: bool = False
+    """A copy was complete: what was written here is kept, and what is here now came with it."""
 
     def includes(self, tree: int, object_id: bytes, ctime_ns: int) -> bool:
         if (tree, object_id) in self.objects:
@@ -53,8 +58,10 @@ def add_written(suspects: Suspects, places: Places, parents: list[Position]) -> 
     """What this server wrote after the newest position that the source shares; may take seconds.
 
     Where the journal cannot tell (damaged, or cut behind that position by its quota) everything
-    that differs may exist only here.
+    that differs may exist only here. Nothing more is found once that has been settled.
     """
+    if suspects.settled:
+        return
     whole = _add_quietly(suspects, places.journal, parents)
     if not whole:
         suspects.changed_after_ns = 0
@@ -85,6 +92,10 @@ def _add_after_fork(suspects: Suspects, directory: Path, parents: list[Position]
             for record in records_of(batch):
                 if record.operation not in (Operation.BATCH, Operation.TIMES, Operation.EPOCH):
                     suspects.objects.add((record.tree, record.object_id))
+                if record.operation == Operation.RENAME:
+                    move = decode_arguments(record)
+                    assert isinstance(move, Rename)
+                    suspects.objects.add((record.tree, move.replaced_id))
     finally:
         cursor.close()
     return shared is not None or start == ORIGIN
@@ -106,12 +117,21 @@ def _last_entry_ns(directory: Path) -> int:
     return last_ns
 
 
+def settle(suspects: Suspects) -> None:
+    """Everything that was only here has been kept, and taken from the source."""
+    suspects.objects.clear()
+    suspects.changed_after_ns = None
+    suspects.bundle, suspects.settled = "", True
+
+
 def save_suspects(state: Path, suspects: Suspects, door: Door = REAL_DOOR) -> None:
     """Durably keep what the next attempt cannot see any more. Raises OSError."""
     value = {
         "was_open": suspects.was_open,
         "open_epoch": suspects.open_epoch,
         "fork": suspects.fork.to_json() if suspects.fork else None,
+        "bundle": suspects.bundle,
+        "settled": suspects.settled,
         "objects": [[tree, object_id.hex()] for tree, object_id in sorted(suspects.objects)],
     }
     save_json(state / NAME, value, operation="save-suspects", door=door)
@@ -129,9 +149,24 @@ def load_suspects(state: Path) -> Suspects:
         objects = {(int(tree), bytes.fromhex(name)) for tree, name in value["objects"]}
         fork = position_or_none(value["fork"])
         open_epoch = int(value.get("open_epoch", 0))
-        return Suspects(objects, None, fork, bool(value["was_open"]), open_epoch)
+        return Suspects(
+            objects,
+            None,
+            fork,
+            bool(value["was_open"]),
+            open_epoch,
+            bundle=_bundle_name(value.get("bundle", "")),
+            settled=value.get("settled") is True,
+        )
     except (ValueError, KeyError, TypeError):
         return Suspects(changed_after_ns=0, was_open=True)
+
+
+def _bundle_name(value: object) -> str:
+    """Raises ValueError for what would lead elsewhere."""
+    if not isinstance(value, str) or "/" in value or value.startswith("."):
+        raise ValueError("not the name of a bundle")
+    return value
 
 
 def forget_suspects(state: Path) -> None:

@@ -15,13 +15,12 @@ from everup.model.position import Position
 from everup.replicate.blocks import BLOCK_BYTES, HASH_BYTES
 from everup.replicate.catchup import RESYNC
 from everup.replicate.context import Context
-from everup.replicate.divergence import Divergence
 from everup.replicate.filecopy import FileCopy
+from everup.replicate.kept import Kept
 from everup.replicate.progress import Progress
 from everup.replicate.prooftarget import ProofTarget
 from everup.replicate.receiving import Receiver, Stream
 from everup.replicate.rejoin import find_doubtful
-from everup.replicate.scan import measure
 from everup.replicate.suspects import (
     Suspects,
     add_received,
@@ -106,11 +105,10 @@ class SyncTarget:
             state = load_tree_state(context.places.tree)
             if state.state == OPEN:
                 suspects.was_open, suspects.open_epoch = True, state.epoch
+                suspects.bundle, suspects.settled = "", False
             add_received(suspects, context.places, parents)
             save_suspects(context.places.state, suspects, context.door)
-            shared = start.shared.position() if start.shared is not None else None
-            epoch = stream.hello.epoch if shared is not None else 0
-            self._receiver.target.begin_sync(stream, begin, shared, epoch)
+            self._receiver.target.begin_sync(stream, begin)
         with self._changed:
             self._job = Job(start.sync_id, begin, start.sentence, suspects, parents, start.narrow)
             self._job.progress.state = "walking" if copies else "proving"
@@ -192,7 +190,7 @@ class _Run:
         self._files: dict[int, FileCopy] = {}
         self._hashing: list[int] = []
         self._objects_before = 0
-        self._divergence = Divergence(context.places.divergence, job.suspects, context.door)
+        self._kept = Kept(context, job.suspects, asked=removals_allowed)
         self._proof = ProofTarget(channel, lambda: receiver.target.applier)
 
     def run(self, wanted: Any) -> None:
@@ -213,6 +211,7 @@ class _Run:
         for copy in self._trees.values():
             copy.tree.close()
         self._proof.close()
+        self._kept.close()
 
     def _take(self, message: AnySync | BlocksFrame) -> None:
         if isinstance(message, BlocksFrame):
@@ -255,8 +254,8 @@ class _Run:
         for tree_id in begin.trees:
             # A tree that was here once and has no marker now is an unmounted disk, not a new tree.
             tree = self._context.open_lower(tree_id, adopt=tree_id not in held)
-            self._trees[tree_id] = TreeCopy(tree, self._divergence.keep, suspected)
-            self._objects_before += measure(tree)[0]
+            self._trees[tree_id] = TreeCopy(tree, self._kept, suspected)
+            self._objects_before += self._kept.look(tree)
 
     def _listing(self, listing: Listing) -> None:
         copy = self._tree(listing.tree)
@@ -311,15 +310,7 @@ class _Run:
         self._guard_against_emptiness()
         self._context.add_held_trees(self._trees)
         removed = sum(copy.finish() for copy in self._trees.values())
-        kept = self._divergence.finish()
-        if kept:
-            path = self._divergence.path
-            self._context.events.emit(
-                "divergence",
-                f"{kept} objects that only this server had were kept in {path}",
-                path=str(path),
-                objects=kept,
-            )
+        self._kept.finish({tree_id: copy.tree for tree_id, copy in self._trees.items()})
         self._job.progress.state = "replaying"
         self._receiver.target.end_copy(message.begin.position(), message.until.position())
         self._channel.send(CopyEnded(removed))

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISREG
+from typing import Protocol
 
 from everup.errors import ProtocolError
 from everup.journal.operation import Create
@@ -30,37 +31,51 @@ from everup.replicate.objects import DISPLACED_SUFFIX, displaced_name
 from everup.replicate.scan import scan
 from everup.replicate.scope import Run
 from everup.system.kernelcalls import HandleCalls
-from everup.system.objectid import encode_id
+from everup.system.objectid import encode_id, read_id
 from everup.system.treecalls import door, open_beneath
 from everup.wire.syncmessages import Attributes, Content, Entry, Listing, Want
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-BeforeChange = Callable[[int, bytes, bytes, int], None]
-"""(tree, object id, path, O_PATH descriptor): called before the first change of an object."""
 Suspected = Callable[[int, bytes, int], list[Run] | None]
 """(tree, object id, time of change): blocks that may differ from the source's; None: all."""
 
 
+class Keeping(Protocol):
+    """Who is told what becomes of the objects here; paths are relative to the tree."""
+
+    def keep(self, tree: int, object_id: bytes, path: bytes, descriptor: int) -> None:
+        """Before the first change of an object (O_PATH)."""
+
+    def placed(
+        self, tree: int, object_id: bytes, path: bytes, *, made: bool, directory_changed_ns: int
+    ) -> None:
+        """An object of the source is at `path` now; `made`: it was nowhere to be found here."""
+
+    def orphan(self, tree: int, path: bytes, descriptor: int) -> None:
+        """Before something goes away that never came from a source."""
+
+
 @dataclass
 class _Here:
-    """The directory that is being made right now."""
+    """The directory that is being made right now; `changed_ns` is from before that."""
 
     descriptor: int
     object_id: bytes
     path: bytes
     names: set[bytes]
+    changed_ns: int = 0
 
 
 class TreeCopy:
     """Raises OSError, and ProtocolError for a listing of a directory that was never placed."""
 
     def __init__(
-        self, tree: LowerTree, before_change: BeforeChange, suspected: Suspected | None = None
+        self, tree: LowerTree, keeping: Keeping, suspected: Suspected | None = None
     ) -> None:
         """`suspected`: asked for files whose content the source does not send by itself."""
         self.tree = tree
-        self._before_change = before_change
+        self._keeping = keeping
         self._suspected = suspected
         self.wants: list[Want] = []
         self._handles = HandleCalls()
@@ -135,12 +150,13 @@ class TreeCopy:
         object_id = listing.object_id
         path = self._place_of(object_id)
         descriptor = open_beneath(self.tree.root, path, _DIRECTORY)
+        changed_ns = os.fstat(descriptor).st_ctime_ns
         names = self._partial.pop(object_id, set())
         if not listing.last:
             self._partial[object_id] = names
         self._settle(descriptor, object_id, path, listing.attributes)
         self._directory_times[object_id] = listing.attributes.mtime_ns
-        return _Here(descriptor, object_id, path, names)
+        return _Here(descriptor, object_id, path, names, changed_ns)
 
     def _free_name(self, here: _Here, entry: Entry) -> None:
         """Move away what has this name and is another object, so that it can be used elsewhere."""
@@ -173,9 +189,9 @@ class TreeCopy:
         path = join(here.path, name)
         descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=here.descriptor)
         try:
-            self._before_change(self.tree.tree_id, object_id, path, descriptor)
+            self._leaves(path, object_id, descriptor)
             if S_ISDIR(os.fstat(descriptor).st_mode):
-                self._before_change_below(path)
+                self._leave_below(path)
         finally:
             os.close(descriptor)
         if object_id == NO_ID or object_id in self._aside:
@@ -186,15 +202,20 @@ class TreeCopy:
         remove_all(self.tree.orphans, aside)
         os.rename(name, aside, src_dir_fd=here.descriptor, dst_dir_fd=self.tree.orphans)
 
-    def _before_change_below(self, top: bytes) -> None:
+    def _leave_below(self, top: bytes) -> None:
         """Everything in a directory that goes away may exist only here."""
         for found in scan(self.tree, top):
             descriptor = os.open(found.name, os.O_PATH | os.O_NOFOLLOW, dir_fd=found.directory)
             try:
-                object_id = id_of_descriptor(descriptor)
-                self._before_change(self.tree.tree_id, object_id, found.path, descriptor)
+                self._leaves(found.path, id_of_descriptor(descriptor), descriptor)
             finally:
                 os.close(descriptor)
+
+    def _leaves(self, path: bytes, object_id: bytes, descriptor: int) -> None:
+        """An object may be about to go; without an id of its own it never came from a source."""
+        self._keeping.keep(self.tree.tree_id, object_id, path, descriptor)
+        if read_id(descriptor, self._handles.of(descriptor), path_only=True) is None:
+            self._keeping.orphan(self.tree.tree_id, path, descriptor)
 
     # entries
 
@@ -216,9 +237,21 @@ class TreeCopy:
             return None
         descriptor = self._open_or_create(here, entry, present)
         try:
+            self._placed(here, entry, made=present is None)
             return self._fill(here, entry, descriptor, created=present is None)
         finally:
             os.close(descriptor)
+
+    def _placed(self, here: _Here, entry: Entry, *, made: bool) -> None:
+        if here.path != ORPHANS_NAME:
+            path, changed_ns = join(here.path, entry.name), here.changed_ns
+            self._keeping.placed(
+                self.tree.tree_id,
+                entry.object_id,
+                path,
+                made=made,
+                directory_changed_ns=changed_ns,
+            )
 
     def _link(self, here: _Here, entry: Entry, first: bytes, present: bytes | None) -> None:
         """A further name of an object that was placed before."""
@@ -268,7 +301,7 @@ class TreeCopy:
         self, here: _Here, entry: Entry, descriptor: int, *, created: bool
     ) -> FileCopy | None:
         path = join(here.path, entry.name)
-        changed_ns = os.fstat(descriptor).st_ctime_ns
+        status = os.fstat(descriptor)
         self._give_id(descriptor, entry.object_id)
         self._settle(descriptor, entry.object_id, path, entry.attributes)
         kind = S_IFMT(entry.attributes.mode)
@@ -276,10 +309,12 @@ class TreeCopy:
             self._directories[entry.object_id] = path
             self._directory_times[entry.object_id] = entry.attributes.mtime_ns
             return None
+        if not created and status.st_mtime_ns != entry.attributes.mtime_ns:
+            self._keeping.keep(self.tree.tree_id, entry.object_id, path, descriptor)
         if entry.links > 1:
             self._links[entry.object_id] = path
         if _comes_on_demand(entry):
-            self._want_if_suspected(here, entry, changed_ns)
+            self._want_if_suspected(here, entry, status.st_ctime_ns)
         elif kind == S_IFREG:
             return self._fill_file(entry, descriptor, path, created=created)
         _set_time(descriptor, entry.attributes.mtime_ns)
@@ -305,7 +340,7 @@ class TreeCopy:
         def changing() -> None:
             self.changed_objects += 1
             if not created:
-                self._before_change(self.tree.tree_id, entry.object_id, path, file)
+                self._keeping.keep(self.tree.tree_id, entry.object_id, path, file)
 
         if entry.content is None:
             return FileCopy(file, changing, entry.runs)
@@ -340,7 +375,7 @@ class TreeCopy:
         )
         if same and present == wanted.xattrs:
             return
-        self._before_change(self.tree.tree_id, object_id, path, descriptor)
+        self._keeping.keep(self.tree.tree_id, object_id, path, descriptor)
         door_path = door(descriptor)
         for name in present.keys() - wanted.xattrs.keys():
             os.removexattr(door_path, name)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from stat import S_ISDIR
+from typing import Any
 
 from everup.errors import EverupError, NotConnected, ProtocolError, Refused
 from everup.model.position import ORIGIN, Position
@@ -20,6 +21,7 @@ from everup.replicate.context import Context
 from everup.replicate.dialling import Place, beside_the_stream
 from everup.replicate.guardlink import guard_position
 from everup.replicate.lower import LowerTree
+from everup.replicate.resting import REST_SECONDS_MAX, Pace
 from everup.replicate.proofsource import ATTEMPTS_MAX, ProofSource, _Again
 from everup.replicate.scan import ABSENT
 from everup.replicate.syncchannel import SyncChannel
@@ -35,7 +37,9 @@ LOOKS_EQUAL = 3
 NAMED_MAX = 1000
 """More differing paths than this are counted only."""
 CONSISTENT_SECONDS_MAX = 30.0
-PAUSE_SECONDS_MAX = 1.0
+PAUSE_SECONDS = 0.5
+Queue = Callable[[], tuple[int, int]]
+"""Bytes that wait to be sent to the peer, and the age of the oldest in milliseconds."""
 
 
 @dataclass
@@ -47,21 +51,22 @@ class TreeCount:
     busy: set[bytes] = field(default_factory=set)
     """Written so often that no look at it could be compared."""
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         apart = len(self.different) + len(self.busy)
         return {
             "synchronized": max(0, self.objects - apart),
             "out_of_sync": len(self.different),
             "unchecked": len(self.busy),
             "paths": [_text(path) for path in sorted(self.different)[:NAMED_MAX]],
+            "busy": [_text(path) for path in sorted(self.busy)[:NAMED_MAX]],
         }
 
 
 class VerifySource(ProofSource):
     """A proof of chosen paths that names what differs instead of ending there.
 
-    `wanted`: per tree the path below which to look, b"" for all of it. `share`: the part of the
-    time in which it may work; the rest it rests, for the sake of disks and of the applying.
+    `wanted`: per tree the path below which to look, b"" for all of it. `pace`: how much it rests,
+    for the sake of disks and of the applying.
     """
 
     def __init__(
@@ -71,12 +76,14 @@ class VerifySource(ProofSource):
         tail: JournalTail,
         stopped: Callable[[], bool],
         wanted: Mapping[int, bytes],
-        share: float,
+        pace: Pace,
+        queue: Queue,
     ) -> None:
         super().__init__(channel, trees, tail, stopped)
         self._wanted = wanted
-        self._share = share
+        self._pace, self._queue = pace, queue
         self._worked_from = time.monotonic()
+        self._compared_before = 0
         self._looks: dict[tuple[int, bytes, bool, tuple[int, ...]], tuple[int, int]] = {}
         self.counts = {tree.tree_id: TreeCount() for tree in trees if tree.tree_id in wanted}
 
@@ -84,7 +91,8 @@ class VerifySource(ProofSource):
         """Rest for the time that the last slice has earned; then as a proof does, but bounded."""
         worked = time.monotonic() - self._worked_from
         self._channel.send(Hold(False))
-        self._pause(min(PAUSE_SECONDS_MAX, worked * (1 - self._share) / self._share))
+        self._rest(self._pace.rest_s(worked, self.proven_bytes - self._compared_before))
+        self._compared_before = self.proven_bytes
         self._worked_from = time.monotonic()
         while time.monotonic() - self._worked_from < CONSISTENT_SECONDS_MAX:
             self._channel.send(Hold(True))
@@ -92,6 +100,16 @@ class VerifySource(ProofSource):
                 return
             self._pause(0.1)
         raise Refused("the peer does not apply now", code="peer-not-applying")
+
+    def _rest(self, seconds: float) -> None:
+        began = time.monotonic()
+        while (rested := time.monotonic() - began) < REST_SECONDS_MAX:
+            if rested < seconds:
+                self._pause(min(PAUSE_SECONDS, seconds - rested))
+            elif self._pace.waits(*self._queue()):
+                self._pause(PAUSE_SECONDS)
+            else:
+                return
 
     def _all_items(self) -> Iterator[tuple[ProofItem, _Again]]:
         for tree in self._trees:
@@ -165,13 +183,14 @@ class Verification:
         epoch: int,
         place: Place,
         wanted: Mapping[int, bytes],
-        share: float,
+        pace: Pace,
+        queue: Queue,
     ) -> None:
         self._context = context
         self._epoch = epoch
         self.place = place
         self._wanted = wanted
-        self._share = share
+        self._pace, self._queue = pace, queue
         self._stop = threading.Event()
         self._proof: VerifySource | None = None
         self._began = time.monotonic()
@@ -203,6 +222,11 @@ class Verification:
     @property
     def different(self) -> int:
         return sum(len(count.different) for count in self.counts.values())
+
+    @property
+    def busy(self) -> int:
+        """Objects that were written all the time: nothing is proven of them."""
+        return sum(len(count.busy) for count in self.counts.values())
 
     def progress(self) -> dict[str, int]:
         """Bytes and objects compared so far."""
@@ -238,7 +262,9 @@ class Verification:
         opened = beside_the_stream(self._context, self._epoch, self.place, CHANNEL_VERIFY)
         with opened as channel, closing(JournalTail(self._context.places.journal)) as tail:
             stopped = self._stop.is_set
-            proof = VerifySource(channel, trees, tail, stopped, self._wanted, self._share)
+            proof = VerifySource(
+                channel, trees, tail, stopped, self._wanted, self._pace, self._queue
+            )
             self._proof = proof
             proof.run()
             self.position = guard_position(self._context.places.guard_socket) or ORIGIN
