@@ -22,6 +22,7 @@ from everup.replicate.receiving import Receiver
 from everup.replicate.seal import Seal
 from everup.replicate.source import Peer, Source
 from everup.replicate.synctarget import SyncTarget
+from everup.replicate.tails import fetch_tails
 from everup.replicate.treestate import load_tree_state
 from everup.replicate.verifying import Verifying
 from everup.system.files import load_json
@@ -151,6 +152,8 @@ class Replicator:
         receiver = self._receiver
         if receiver is None:
             raise Refused("this server is not receiving", code="not-target")
+        ahead = [str(server) for server in arguments.get("ask") or ()]
+        fetch_tails(self._context, receiver.target, self._seal.epoch, ahead, self._port)
         return {"position": receiver.target.drain(deadline_ms).to_json()}
 
     def _reload(self, arguments: dict[str, Any]) -> Reply:

@@ -108,7 +108,9 @@ class SyncTarget:
                 suspects.bundle, suspects.settled = "", False
             add_received(suspects, context.places, parents)
             save_suspects(context.places.state, suspects, context.door)
-            self._receiver.target.begin_sync(stream, begin)
+            shared = start.shared.position() if start.shared is not None else None
+            epoch = stream.hello.epoch if shared is not None else 0
+            self._receiver.target.begin_sync(stream, begin, shared, epoch)
         with self._changed:
             self._job = Job(start.sync_id, begin, start.sentence, suspects, parents, start.narrow)
             self._job.progress.state = "walking" if copies else "proving"
