@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,36 @@ def test_a_power_cut_loses_what_was_not_synced_in_every_real_directory(
         assert not (there / "late").exists(), directory
         lost = there / "unsynced"
         assert not lost.exists() or b"x" not in lost.read_bytes(), directory
+
+
+def test_a_power_cut_among_ending_programs_and_half_of_one_leave_a_server_that_boots(
+    lab: Lab,
+) -> None:
+    server = lab.server("secondary")
+    stop = threading.Event()
+
+    def busy() -> None:
+        while not stop.is_set():
+            try:
+                server.run(["true"], check=False)
+            except LabError:
+                return
+
+    threads = [threading.Thread(target=busy) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    lab.power_cut("secondary")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    lab.power_on("secondary")
+    # Half of a power cut: the disk is dead, the processes are too, and nothing is taken apart.
+    server.disk.lose_power()
+    Group(lab.name, "secondary").kill()
+    lab.power_on("secondary")
+    assert server.run(["cat", "/etc/hostname"]).output == "secondary\n"
+    assert is_reached(lab)
 
 
 def test_a_server_that_was_shut_down_in_order_keeps_everything_and_boots_again(lab: Lab) -> None:

@@ -109,15 +109,15 @@ class Base:
     def is_mounted(self, inside: str) -> bool:
         """Whether something is mounted at `inside`, seen from the lab's namespace.
 
-        (os.path.ismount resolves the way through /proc back to the host and is always wrong here.)
+        (os.path.ismount resolves the way through /proc back to the host and is always wrong here,
+        and a disk that has lost its power answers no stat.)
         """
-        path = self.path(inside)
-        return path.is_dir() and path.stat().st_dev != path.parent.stat().st_dev
+        lines = Path(f"/proc/{self.holder_id}/mountinfo").read_text().splitlines()
+        return any(line.split()[4] == inside for line in lines)
 
     def remove(self) -> None:
         """Kill everything that belongs to the lab and remove what it kept. Safe to repeat."""
-        self.group.kill()
-        self.group.remove()
+        self.group.end()
         shutil.rmtree(self.directory, ignore_errors=True)
         if self.directory.exists():
             raise LabError(f"{self.directory} could not be removed.")

@@ -6,6 +6,7 @@ groups there too). A lab is found and ended by its group alone, also after a cra
 it. No controller is enabled here: nothing is limited, only counted in.
 """
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -97,20 +98,28 @@ class Group:
 
     def kill(self, *, deadline_s: float = 20.0) -> None:
         """SIGKILL everything in here; returns when nothing is left."""
-        if not self.directory.is_dir():
-            return
-        (self.directory / "cgroup.kill").write_text("1")
-        self._wait_for_event("populated", False, deadline_s)
+        with suppress(FileNotFoundError):
+            (self.directory / "cgroup.kill").write_text("1")
+            self._wait_for_event("populated", False, deadline_s)
 
     def remove(self) -> None:
-        """Remove the (empty) group with everything below it."""
+        """Remove the group with everything below it. OSError while a process is left in it."""
         for directory in (self.directory, self.named_directory):
-            if directory is None or not directory.is_dir():
-                continue
-            below = [entry for entry in directory.rglob("*") if entry.is_dir()]
-            for entry in sorted(below, key=lambda path: len(path.parts), reverse=True):
-                entry.rmdir()
-            directory.rmdir()
+            if directory is not None:
+                remove_directories(directory)
+
+    def end(self, *, deadline_s: float = 20.0) -> None:
+        """Kill what is in here, also what joins meanwhile, and remove it."""
+        end = time.monotonic() + deadline_s
+        while True:
+            self.kill(deadline_s=max(end - time.monotonic(), _LOOK_S))
+            try:
+                self.remove()
+                return
+            except OSError as busy:
+                if time.monotonic() > end:
+                    raise DeadlinePassed(f"{self.directory} is still in use: {busy}.") from busy
+            time.sleep(_LOOK_S)
 
     def _says(self, name: str, wanted: bool) -> bool:
         return f"{name} {int(wanted)}" in (self.directory / "cgroup.events").read_text()
@@ -121,6 +130,16 @@ class Group:
             if time.monotonic() > end:
                 raise DeadlinePassed(f"The group {self.directory} is not '{name} {int(wanted)}'.")
             time.sleep(0.002)
+
+
+def remove_directories(directory: Path) -> None:
+    """Remove a directory of (empty) directories, together with others who do the same just now."""
+    with suppress(FileNotFoundError):
+        with os.scandir(directory) as entries:
+            below = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for entry in below:
+            remove_directories(entry)
+        directory.rmdir()
 
 
 def _states_of(process: int) -> list[str]:

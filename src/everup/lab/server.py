@@ -85,11 +85,10 @@ class Server:
         """Boot from what the disk holds. With `wait` returns when the server is up."""
         if self.powered:
             raise LabError(f"The server {self.name} has power already.")
-        if self._base.is_mounted(self.root.inside):
-            self._wiring.disconnect(self.plan)  # left by a shutdown in order
-        else:
-            self.disk.mount()
-            self.root.mount()
+        # Left by a shutdown in order, or by a power cut that was not brought to its end.
+        self._take_apart()
+        self.disk.mount()
+        self.root.mount()
         self._wiring.connect(self.plan)
         self._boot.start()
         if wait:
@@ -109,11 +108,18 @@ class Server:
             raise LabError(_NO_POWER.format(name=self.name))
         self._wiring.unplug(self.plan)
         self.disk.lose_power()
-        self._group.kill()
-        self._group.remove()
-        self._wiring.disconnect(self.plan)
-        self.root.unmount()
-        self.disk.unmount()
+        self._take_apart()
+
+    def _take_apart(self) -> None:
+        """Nothing of the machine is left but its disk. Safe to repeat, from any state."""
+        try:
+            self._group.end()
+        finally:
+            self._wiring.disconnect(self.plan)
+            if self._base.is_mounted(self.root.inside):
+                self.root.unmount()
+            if self._base.is_mounted(self.disk.inside):
+                self.disk.unmount()
 
     def freeze(self) -> None:
         """Every process stands still; the network cards stay up."""
