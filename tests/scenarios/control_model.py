@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from control_turns import Turns
-from control_world import LEASE_MS, TREES, TURN_MS, UNITS, WITNESS
+from control_world import LEASE_MS, THIRD, TREES, TURN_MS, UNITS, WITNESS, Server, Voter
 
 from everup.model import observation as m
 
@@ -107,6 +107,12 @@ class Group(Turns):
         """Two servers without an arbiter."""
         self.witness_up = False
         self.settings = replace(self.settings, witness="")
+
+    def _cmd_three(self) -> None:
+        """A third server that holds data; the witness is there and does not vote."""
+        names = (*self.servers, THIRD)
+        self.servers[THIRD], self.voters[THIRD] = Server(THIRD), Voter()
+        self.settings = replace(self.settings, servers=names)
 
     def _cmd_cut(self, one: str, two: str) -> None:
         self.cut.add(frozenset((one, two)))

@@ -12,6 +12,7 @@ import msgspec
 from control_world import DURATION_MS, SILENT_MS, TURN_MS, UNITS, Server, Work, World, at
 
 from everup.decide.decide import decide
+from everup.decide.remarks import TROUBLES
 from everup.model import action as a
 from everup.model import observation as m
 from everup.model.position import Position
@@ -136,7 +137,8 @@ class Turns(World):
                 server.request = None
                 word = "accepted" if decision.answer.accepted else "refused"
                 self.lines.append(f"{self._time()} {server.name}: {word} {decision.answer.code}")
-            facts = own_facts(decision.state, o, sentence="", trouble="")
+            trouble = next((row for row in decision.fired if row in TROUBLES), "")
+            facts = own_facts(decision.state, o, sentence="", trouble=trouble)
             busy = bool(decision.actions) or decision.state != before
             if busy and self._ends_here(server):
                 return

@@ -19,6 +19,7 @@ LEASE_MS = 1000
 SYNC_MS = 1500
 DURATION_MS = {"Stand": 60, "OpenGate": 60, "StartUnits": 800, "StopUnits": 400, "CloseGate": 100}
 SERVERS = ("primary", "secondary")
+THIRD = "tertiary"
 WITNESS = "witness"
 TREES = (1,)
 UNITS = ("postgresql",)

@@ -91,4 +91,20 @@ def _failover_refusal(s: State, o: Observation) -> tuple[str, str]:
     acting = c.acting_peer(o)
     if acting:
         return "other-active", f"{acting} is active; use a switchover"
+    if o.request is not None and o.request.force and c.inconsistent(s, o):
+        return "data-incomplete", _incomplete(s, o)
     return "not-ready", standing.why_not(s, o) or f"{o.server} {situation(s, o)}"
+
+
+def _incomplete(s: State, o: Observation) -> str:
+    """Why not even a person can make this server active with the data that it has."""
+    state = o.replicator.tree.state if o.replicator is not None else "empty"
+    what = {
+        "empty": "has no copy of the data yet",
+        "syncing": "is in the middle of a resync: some of its files are old and some new, and "
+        "together they fit to no moment",
+        "open": "was active and did not stop cleanly, and another server has gone on since",
+        "at": "cannot use what it received",
+    }[state]
+    other = c.other_holder(s, o) or "the server that was active last"
+    return f"{o.server} {what}; --force cannot mend that. What is whole is on {other}: start it"

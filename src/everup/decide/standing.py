@@ -81,13 +81,18 @@ def preferred(s: State, o: Observation) -> str:
         if _fit(o, holder):
             return holder
         patient = found.heard_ms_ago < o.group.silence_ms + o.group.lease_ms + SUCCESSION_WAIT_MS
-        return _before_me(o) if patient and c.silent(o, holder) else ""
-    return _before_me(o) if _just_started(o) else ""
+        return _better(o) if patient and c.silent(o, holder) else ""
+    return _better(o) if _just_started(o) else ""
 
 
-def _before_me(o: Observation) -> str:
-    """The first in the succession that can stand, when that is not this server."""
-    return next((n for n in succession(o)[: _rank(o)] if _fit(o, n)), "")
+def _better(o: Observation) -> str:
+    """The first in the succession that can stand, when that is not this server; one that is in
+    trouble leaves it to any other."""
+    names = succession(o)
+    data = o.replicator
+    sound = data is not None and not data.trouble and not c.journal_bad(o)
+    names = names[: _rank(o)] if sound else tuple(n for n in names if n != o.server)
+    return next((n for n in names if _fit(o, n)), "")
 
 
 def succession(o: Observation) -> tuple[str, ...]:
