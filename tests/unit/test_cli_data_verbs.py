@@ -112,6 +112,8 @@ async def test_data_queue(served: Served) -> None:  # noqa: F811
     assert people.code == 0, people.err
     assert "not yet sent to secondary" in people.out and "3 operations" in people.out
     assert "(0 %)" in people.out
+    assert "80.0 KiB/s sent for 1.0 MiB/s written (1 of 12.5 bytes sent)" in people.out
+    assert "capped at 244.1 KiB/s" in people.out
     assert "secondary does not answer" in people.err
     programs = (await served.run("--json", "queue")).json
     assert programs["servers"][0]["send"][0]["queue"]["bytes"] == 4096

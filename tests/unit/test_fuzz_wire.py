@@ -17,18 +17,17 @@ from everup.limits import BATCH_BYTES_MAX, FRAME_BYTES_MAX
 from everup.model.position import ORIGIN
 from everup.wire import syncmessages as sync
 from everup.wire.frames import (
-    ENCODING_ZSTD,
     HEADER,
     Frame,
     FrameDecoder,
     Kind,
-    Packer,
-    Unpacker,
     decode_batch,
     decode_blocks,
+    decode_sync,
     encode,
     encode_batch,
     encode_blocks,
+    encode_sync,
 )
 from everup.wire.local import LINE_BYTES_MAX, LineChannel, LocalServer, call
 from everup.wire.messages import (
@@ -43,6 +42,16 @@ from everup.wire.messages import (
     WirePosition,
     pack,
     unpack,
+)
+from everup.wire.packing import ENCODING_ZSTD, Packer, Unpacker
+from everup.wire.references import (
+    Need,
+    Reference,
+    decode_fill,
+    decode_sparse,
+    encode_fill,
+    encode_sparse,
+    whole,
 )
 from everup.wire.session import SourceSession, TargetSession
 
@@ -61,6 +70,7 @@ MESSAGES: list[msgspec.Struct] = [
     Acknowledge(HERE, None),
     TargetState(consistent=True, receive_bytes=5, error_code="x"),
     SourceState(in_sync=True),
+    Need(7, [0, 3]),
 ]  # fmt: skip
 SYNC_MESSAGES: list[sync.AnySync] = [
     sync.Begin((1,), 5, 6),
@@ -75,6 +85,7 @@ SYNC_MESSAGES: list[sync.AnySync] = [
     sync.Stopped("code", "sentence", "remedy"), sync.ListingsEnd(), sync.ListingsTaken(),
     sync.Want(1, OBJECT, b"a/b", b"name", OBJECT, [(0, 5), (9, 1)]),
     sync.Content(1, OBJECT, ENTRY),
+    sync.Finer(1, [0, 9]), sync.Fine(1, [0, 9], bytes(16)),
 ]  # fmt: skip
 PACKED = [pack(message) for message in MESSAGES]
 SYNC_PACKED = [sync.pack_sync(message) for message in SYNC_MESSAGES]
@@ -89,6 +100,22 @@ BODIES = [
     joined(encode_batch(TEXT, 113, Packer()))[12:],
     joined(encode_batch(os.urandom(300), 113, Packer()))[12:],
     joined(encode_blocks(1, 4096, TEXT, Packer()))[12:],
+]
+
+
+def in_context() -> Packer:
+    packer = Packer()
+    packer.in_context = True
+    return packer
+
+
+REFERENCES = [Reference(40, 200, OBJECT, 1, b"a/b", 131072), Reference(300, 9, OBJECT, 1, b"", 0)]
+CONTEXT_BODIES = [
+    joined(encode_batch(TEXT, 113, in_context()))[12:],
+    joined(encode_sync(TEXT, in_context()))[12:],
+    joined(encode_sparse(3, TEXT, 113, REFERENCES, in_context()))[12:],
+    joined(encode_sparse(3, TEXT, 113, REFERENCES, Packer()))[12:],
+    joined(encode_fill(3, [TEXT[:200]], in_context()))[12:],
 ]
 STREAM = [
     joined(encode(Kind.HELLO, PACKED[0])) + joined(encode(Kind.IDLE)),
@@ -119,6 +146,23 @@ def test_streams(data: bytes, part: int) -> None:
 def test_bodies(payload: bytes) -> None:
     for decode in (decode_batch, decode_blocks):
         survives(lambda decode=decode: decode(payload, Unpacker()), ProtocolError)
+
+
+@FUZZED
+@given(damaged(CONTEXT_BODIES), st.integers(0, 2))
+def test_bodies_of_a_context(payload: bytes, before: int) -> None:
+    """Also behind good ones, which a damaged one may refer to."""
+
+    unpacker, packer = Unpacker(), in_context()
+    for _ in range(before):
+        good = joined(encode_batch(TEXT, 113, packer))[12:]
+        assert decode_batch(good, unpacker).data == TEXT
+    for decode in (decode_batch, decode_sync, decode_fill):
+        survives(lambda decode=decode: decode(payload, unpacker), ProtocolError)
+    sparse = survives(lambda: decode_sparse(payload, unpacker), ProtocolError)
+    if not isinstance(sparse, ProtocolError):
+        found = [bytes(reference.length) for reference in sparse.references]
+        assert len(whole(sparse, found)) == sparse.length
 
 
 @pytest.mark.parametrize("claimed", [BATCH_BYTES_MAX + 1, (1 << 32) - 1, 1000])

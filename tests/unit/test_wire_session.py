@@ -51,11 +51,11 @@ def own(**changes: object) -> Self:
     return value._replace(**changes)
 
 
-def connected() -> tuple[SourceSession, TargetSession]:
+def connected(features: tuple[str, ...] = ()) -> tuple[SourceSession, TargetSession]:
     source, target = SourceSession(), TargetSession()
     (frame,) = frames(source.hello(hello()))
     assert isinstance(target.receive(frame), Hello)
-    welcome = Welcome(version=1, server="beta", sealed_epoch=3, tree_state="at")
+    welcome = Welcome(version=1, server="beta", sealed_epoch=3, tree_state="at", features=features)
     (frame,) = frames(target.welcome(welcome))
     assert source.receive(frame) == welcome
     start = Start(catch_up="stream", position=WirePosition.of(HERE), sentence="why")

@@ -50,9 +50,23 @@ def _send(peer: Json) -> Json:
         "connected": peer["connected"],
         "in_sync": peer["in_sync"],
         "queue": peer.get("send_queue") or NOTHING,
+        **throughput(peer),
+        "sentence": peer.get("sentence", ""),
+    }
+
+
+def throughput(peer: Json) -> Json:
+    """How fast data goes to a peer, from the replicator's status of it."""
+    link = peer.get("link") or {}
+    return {
         "bytes_written": peer.get("bytes_written", 0),
         "bytes_sent": peer.get("bytes_sent", 0),
-        "sentence": peer.get("sentence", ""),
+        "written_bytes_per_s": peer.get("written_bytes_per_s", 0),
+        "sent_bytes_per_s": peer.get("sent_bytes_per_s", 0),
+        "saving": peer.get("saving"),
+        "level": link.get("level"),
+        "link_bytes_per_s": link.get("link_bytes_per_s", 0),
+        "cap_bytes_per_s": link.get("cap_bytes_per_s", 0),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from everup.agent.data_warnings import data_warnings
 from everup.agent.group_view import BUSY, GroupView, ServerView, see_group
+from everup.agent.queues import throughput
 from everup.config.schema import GroupSettings
 from everup.decide.conditions import record, silent
 from everup.decide.upkeep import full_voters
@@ -55,7 +56,10 @@ def status_json(
         "public_addresses": public,
         "servers": servers,
         "witness": _witness(settings, view),
-        "replication": _replication(view, servers),
+        "replication": {
+            **_replication(view, servers),
+            "links": [{"to": p["server"], **throughput(p)} for p in replicator.get("peers", ())],
+        },
         "protected": [tree.path for tree in settings.protect],
         "units": list(settings.application.units),
         "warnings": [*_warnings(decision, view, servers), *own],

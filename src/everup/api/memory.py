@@ -196,7 +196,12 @@ class MemoryAgent:
         queue = {"bytes": 4096, "operations": 3, "oldest_ms": 12}
         nothing = {"bytes": 0, "operations": 0, "oldest_ms": 0}
         others = [other for other in self.names if other != name]
-        send = {"connected": True, "in_sync": True, "queue": queue, "sentence": "stream"}
+        send = {
+            "connected": True, "in_sync": True, "queue": queue, "sentence": "stream",
+            "bytes_written": 50 << 20, "bytes_sent": 4 << 20, "saving": 12.5, "level": 6,
+            "written_bytes_per_s": 1 << 20, "sent_bytes_per_s": 80 << 10,
+            "link_bytes_per_s": 1_250_000, "cap_bytes_per_s": 250_000,
+        }  # fmt: skip
         return {
             "server": name,
             "role": "source" if name == self.active else "target",

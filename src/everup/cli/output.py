@@ -43,6 +43,19 @@ def bytes_text(count: int | float) -> str:
     raise AssertionError("unreachable")
 
 
+def link_text(link: dict[str, Any]) -> str:
+    """How fast data goes to a peer: what is written, what of it has to be sent, and the cap."""
+    text = (
+        f"{bytes_text(link['sent_bytes_per_s'])}/s sent for "
+        f"{bytes_text(link['written_bytes_per_s'])}/s written"
+    )
+    if link["saving"]:
+        text += f" (1 of {link['saving']:.1f} bytes sent)"
+    if link["cap_bytes_per_s"]:
+        text += f", capped at {bytes_text(link['cap_bytes_per_s'])}/s"
+    return text
+
+
 def duration_text(ms: int | float) -> str:
     """90500 -> 1 min 31 s."""
     if ms < 1000:

@@ -6,7 +6,7 @@ import typer
 
 from everup.cli.client import Client, wants_json
 from everup.cli.options import JsonFlag, verb_app
-from everup.cli.output import bytes_text, duration_text, print_json, say
+from everup.cli.output import bytes_text, duration_text, link_text, print_json, say
 from everup.model.words import count_text
 
 app = verb_app()
@@ -36,6 +36,8 @@ def lines(server: Json) -> list[str]:
     for peer in server["send"]:
         state = "" if peer["in_sync"] else f"  ({peer['sentence'] or 'not connected'})"
         texts.append(f"  not yet sent to {peer['to']:<12} {amounts(peer['queue'])}{state}")
+        if peer.get("bytes_sent"):
+            texts.append(f"  going to {peer['to']:<19} {link_text(peer)}")
     if server["role"] == "target":
         texts.append(f"  not yet applied {'':<12} {amounts(server['receive'])}")
     if server["apply_error"]:

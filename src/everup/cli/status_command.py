@@ -9,7 +9,7 @@ import typer
 from everup.cli.client import Client, wants_json
 from everup.cli.jobs import Display, progress_display, progress_text
 from everup.cli.options import JsonFlag, verb_app
-from everup.cli.output import bytes_text, duration_text, print_json
+from everup.cli.output import bytes_text, duration_text, link_text, print_json
 from everup.errors import DeadlinePassed, NotConnected
 from everup.model.words import count_text
 from everup.places import Places
@@ -242,6 +242,9 @@ def _facts(value: Json) -> list[tuple[str, str]]:
         ("not yet applied", _queue(replication.get("receive_queue"))),
         ("proven whole", _proven(value["servers"])),
     ]
+    for link in replication.get("links") or ():
+        if link["sent_bytes_per_s"] or link["cap_bytes_per_s"]:
+            facts.append((f"to {link['to']}", link_text(link)))
     point = replication.get("recovery_point_ms")
     if point is not None:
         facts.append(("at risk", duration_text(point) if point else "nothing"))

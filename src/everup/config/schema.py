@@ -8,7 +8,8 @@ Times are in milliseconds, sizes in bytes.
 from ipaddress import ip_interface
 from typing import Literal
 
-import msgspec
+from everup.config.base import Settings as Settings
+from everup.config.caps import Bandwidth, bandwidth_problems
 
 Mode = Literal["async", "durable"]
 Identity = Literal["primary", "secondary", "tertiary", "witness"]
@@ -18,10 +19,6 @@ OrphanPolicy = Literal["report", "quarantine", "delete"]
 
 SETTINGS_VERSION_FIRST = 1
 VERIFY_BYTES_PER_S_MIN = 1 << 20
-
-
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of all settings: frozen, and an unknown key is a mistake, not a comment."""
 
 
 class ServerSettings(Settings, frozen=True):
@@ -138,6 +135,7 @@ class GroupSettings(Settings, frozen=True):
     """Async mode: a peer that is further behind may not take over by itself."""
     journal_quota_bytes: int = 4 << 30
     """Room for changes that a peer has not received yet."""
+    bandwidth: Bandwidth = Bandwidth()
     verify_every_hours: int = 168
     """Everything is proven equal again by itself when the last proof is older; 0: never."""
     verify_bytes_per_s: int = 32 << 20
@@ -186,6 +184,7 @@ def group_problems(group: GroupSettings) -> list[str]:
         f"members: the name {n!r} is used twice" for n in sorted(set(names)) if names.count(n) > 1
     ]
     found += _address_problems(group)
+    found += bandwidth_problems(group.bandwidth, [member.name for member in group.servers])
     if group.verify_every_hours < 0:
         found.append("verify_every_hours must be 0 (never) or more")
     if group.verify_bytes_per_s < VERIFY_BYTES_PER_S_MIN:

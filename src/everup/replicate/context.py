@@ -7,11 +7,13 @@ events. Made by the process; handed to source, target and sync.
 import queue
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from everup.config.caps import cap_at
 from everup.config.schema import GroupSettings
 from everup.places import Places
 from everup.replicate.lower import LowerTree, open_tree
@@ -109,6 +111,11 @@ class Context:
         except (ValueError, TypeError):
             return frozenset()
         return held
+
+    def cap(self, server: str) -> int:
+        """Bytes per second that may be sent to `server` now; 0: no limit."""
+        now = time.localtime()
+        return cap_at(self.group.bandwidth, server, now.tm_wday, now.tm_hour * 60 + now.tm_min)
 
     def add_held_trees(self, trees: Iterable[int]) -> None:
         held = self.held_trees()

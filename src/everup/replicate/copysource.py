@@ -48,6 +48,7 @@ from everup.wire.syncmessages import (
     CopyEnd,
     CopyEnded,
     Entry,
+    Fine,
     Have,
     Listing,
     ListingsEnd,
@@ -256,7 +257,7 @@ class CopySource:
             self._note(message)
 
     def _note(self, message: AnySync | BlocksFrame) -> None:
-        if isinstance(message, Have):
+        if isinstance(message, Have | Fine):
             self._content.note(message)
         elif isinstance(message, Want) and self.scope is not None:
             self._wants.append(message)

@@ -11,19 +11,27 @@ from dataclasses import dataclass
 
 from everup.errors import EverupError, NotConnected
 from everup.replicate.context import Context
+from everup.replicate.known import Known
 from everup.replicate.syncchannel import SyncChannel
+from everup.wire.bandwidth import Throttle
 from everup.wire.frames import Kind, encode
-from everup.wire.messages import PROTOCOL_VERSIONS, Hello, pack
+from everup.wire.messages import FEATURES, PROTOCOL_VERSIONS, Hello, pack
 from everup.wire.transport import client_context, dial
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a peer is."""
+    """Where a peer is, and how to talk to it."""
 
     server: str
     addresses: Sequence[str]
     port: int
+    throttle: Throttle | None = None
+    """Its bandwidth cap, shared by all channels."""
+    features: frozenset[str] = frozenset()
+    """What it said it can."""
+    known: Known | None = None
+    """What it has of the bytes here."""
 
 
 @contextmanager
@@ -32,6 +40,7 @@ def beside_the_stream(
 ) -> Iterator[SyncChannel]:
     """A channel of `kind`. Raises NotConnected when the peer cannot be reached."""
     connection = dial(place.addresses, place.port, client_context(context.places), place.server)
+    connection.throttle = place.throttle
     try:
         hello = Hello(
             versions=PROTOCOL_VERSIONS,
@@ -40,9 +49,10 @@ def beside_the_stream(
             channel=kind,
             epoch=epoch,
             sync_id=sync_id,
+            features=FEATURES,
         )
         connection.send(encode(Kind.HELLO, pack(hello)))
-        channel = SyncChannel(connection)
+        channel = SyncChannel(connection, features=place.features)
         try:
             yield channel
         except EverupError as problem:

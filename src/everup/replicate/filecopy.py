@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from everup.replicate.blocks import block_count, hash_blocks, write_all
+from everup.replicate.blocks import block_count, hash_blocks, piece_hashes, write_all
 from everup.replicate.operations import UNSUPPORTED, ZEROS
 from everup.replicate.scope import Run
 from everup.system.kernelcalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, allocate
@@ -35,6 +35,10 @@ class FileCopy:
         first, count = self._parts.popleft()
         hashes = hash_blocks(self._descriptor, first, count, self._size)
         return first, hashes, not self._parts
+
+    def fine_hashes(self, blocks: list[int]) -> bytes:
+        """Hashes of the pieces of blocks that the source has found to differ."""
+        return b"".join(piece_hashes(self._descriptor, block, self._size) for block in blocks)
 
     def write(self, offset: int, data: bytes) -> None:
         self._change()

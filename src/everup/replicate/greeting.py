@@ -6,7 +6,7 @@ the link, in its thread; the choice itself is made in `catchup`.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from everup.errors import Corrupt, EverupError, NotConnected, ProtocolError
 from everup.journal.history import load_history
@@ -23,6 +23,7 @@ from everup.replicate.treestate import EMPTY
 from everup.wire.frames import Frame
 from everup.wire.messages import (
     CHANNEL_STREAM,
+    FEATURES,
     PROTOCOL_VERSIONS,
     Hello,
     PastEpoch,
@@ -67,6 +68,7 @@ def hello(context: Context, epoch: int, position: Position | None = None) -> Hel
         epoch=epoch,
         history=tuple(PastEpoch(e.epoch, WirePosition.of(e.parent)) for e in history),
         position=WirePosition.of(position or end_of_journal(context)),
+        features=FEATURES,
         trees=tuple(tree.id for tree in context.group.protect),
     )
 
@@ -112,6 +114,7 @@ def agree(
     it was read for this peer; `patient`: rather wait than compare more than needed. Raises Corrupt,
     OSError, StillApplying."""
     position = welcome.position.position() if welcome.position else None
+    place = replace(place, features=frozenset(welcome.features))
     cursor = None if unreadable else _cursor_at(context, position)
     history = load_history(context.places.history)
     # Before the scope is read, so that it holds everything up to there.

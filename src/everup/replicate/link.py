@@ -19,21 +19,25 @@ import msgspec
 
 from everup.errors import Corrupt, EverupError, NotConnected
 from everup.journal.reader import NEW_CHAIN, Batch
-from everup.journal.recovery import END_BYTES
 from everup.model.position import Position
 from everup.replicate.chain import Chain
 from everup.replicate.channels import Channels
 from everup.replicate.context import Context
 from everup.replicate.greeting import Agreement, StillApplying, agree, await_welcome, hello
 from everup.replicate.guardlink import POLL_MS, GuardLink
+from everup.replicate.known import Known
 from everup.replicate.lag import PeerLag
 from everup.replicate.logs import LogCursor
 from everup.replicate.passedon import PassedOn
 from everup.replicate.peerview import PeerView
+from everup.replicate.pipe import Pipe
 from everup.replicate.resync import Place
 from everup.replicate.signs import Signs
+from everup.replicate.throughput import Throughput
+from everup.wire.bandwidth import Throttle
 from everup.wire.frames import Frame
 from everup.wire.messages import NUMBER_MAX, Relayed, SourceState, TargetState
+from everup.wire.references import Need
 from everup.wire.session import Acknowledged, SourceSession
 from everup.wire.transport import Connection, client_context, dial
 
@@ -42,7 +46,6 @@ BACK_OFF_MS_MAX = 2000
 REFUSED_MS = 1000
 WAIT_MS = 500
 REST_MS = 100
-QUEUED_BYTES_MAX = 4 << 20
 SAVE_SECONDS = 10.0
 TELL_SECONDS = 1.0
 APPLY_WAITS_MAX = 30
@@ -83,6 +86,10 @@ class PeerLink:
         self.bytes_written = 0
         self._bytes_sent_before = 0
         self._connection: Connection | None = None
+        self._known = Known()
+        self._throttle = Throttle(lambda: context.cap(server))
+        self._pipe: Pipe | None = None
+        self._throughput = Throughput()
         self._again = threading.Event()
         self._waited = 0
         self._waking = threading.Lock()
@@ -126,7 +133,9 @@ class PeerLink:
     @property
     def place(self) -> Place:
         """Where the peer is reached now, best address first."""
-        return Place(self.server, self._channels.order(), self._port)
+        return Place(
+            self.server, self._channels.order(), self._port, self._throttle, known=self._known
+        )
 
     @property
     def bytes_sent(self) -> int:
@@ -152,11 +161,12 @@ class PeerLink:
         return self.view.in_sync
 
     def status(self) -> dict[str, Any]:
+        pipe, now = self._pipe, time.monotonic()
         return {
             **self.view.status(),
             "supplied_by": self._chain.supplier(self.server) or self._context.server,
-            "bytes_written": self.bytes_written,
-            "bytes_sent": self.bytes_sent,
+            **self._throughput.look(now, self.bytes_written, self.bytes_sent),
+            "link": pipe.status() if pipe is not None else None,
         }
 
     # the thread
@@ -190,6 +200,7 @@ class PeerLink:
     def _converse(self) -> None:
         tls = client_context(self._context.places)
         connection = self._dial(tls)
+        connection.throttle = self._throttle
         self._connection = connection
         self._again.clear()
         self._channels.better.clear()
@@ -201,6 +212,7 @@ class PeerLink:
             agreed, frames = self._agree(connection, session)
             try:
                 connection.send(session.start(agreed.start))
+                self._pipe = Pipe(connection, session, self._known)
                 self._stream(connection, session, agreed.cursor, frames)
             finally:
                 self._lag.save()
@@ -208,7 +220,7 @@ class PeerLink:
                 self.view.end_resync()
         finally:
             self._chain.lost(self.server)
-            self._connection = None
+            self._connection = self._pipe = None
             self._bytes_sent_before += connection.sent_bytes
             connection.close()
 
@@ -251,13 +263,15 @@ class PeerLink:
         cursor: LogCursor,
         frames: list[Frame],
     ) -> None:
+        pipe = self._pipe
+        assert pipe is not None
         signs = Signs(connection, self.server)
         saved = time.monotonic()
         view = self.view
         while not self._stopped.is_set():
             self._move_if_better(connection)
-            self._take(session, frames)
-            if self._ship(connection, session, cursor):
+            self._take(session, pipe, frames)
+            if self._ship(pipe, cursor):
                 signs.said()
             view.follow_resync()
             view.check_equal()
@@ -297,20 +311,17 @@ class PeerLink:
         connection.flush()
         return connection.receive() if connection.fileno() in ready else []
 
-    def _ship(self, connection: Connection, session: SourceSession, cursor: LogCursor) -> bool:
+    def _ship(self, pipe: Pipe, cursor: LogCursor) -> bool:
         """Everything that the window lets go now."""
         shipped = False
-        while session.may_send and connection.queued_bytes < QUEUED_BYTES_MAX:
+        while pipe.open:
             batch = self._next_batch(cursor)
             if batch is None:
                 break
-            now_ns = time.monotonic_ns()
-            end = batch.end
-            connection.send(
-                session.batch(batch.data, END_BYTES, end.sequence, batch.records, now_ns)
-            )
-            self._lag.sent(end, cursor.place)
-            self.view.sent = end
+            applied = self.view.applied
+            pipe.send(batch, applied.sequence if applied else 0)
+            self._lag.sent(batch.end, cursor.place)
+            self.view.sent = batch.end
             self.bytes_written += len(batch.data)
             shipped = True
         return shipped
@@ -323,7 +334,7 @@ class PeerLink:
             self.view.unreadable = "" if problem.code == NEW_CHAIN else problem.sentence
             raise
 
-    def _take(self, session: SourceSession, frames: list[Frame]) -> None:
+    def _take(self, session: SourceSession, pipe: Pipe, frames: list[Frame]) -> None:
         latest: Acknowledged | None = None
         for frame in frames:
             message = session.receive(frame)
@@ -332,6 +343,8 @@ class PeerLink:
             elif isinstance(message, TargetState):
                 self.view.take_state(message)
                 self._relayed = message.relayed
+            elif isinstance(message, Need):
+                pipe.fill(message)
         if latest is not None:
             self.view.take(latest)
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from everup.errors import EverupError, NotConnected, ProtocolError
 from everup.replicate.blocks import BLOCK_BYTES, block_count, hash_block
+from everup.replicate.known import Known
 from everup.replicate.lower import LowerTree
 from everup.replicate.proof import digest_of
 from everup.replicate.scan import ABSENT
@@ -59,13 +60,16 @@ class ProofSource:
         tail: JournalTail,
         stopped: Callable[[], bool],
         scope: Scope | None = None,
+        known: Known | None = None,
     ) -> None:
-        """`scope`: whose content is compared; None: everybody's. All else is compared always."""
+        """`scope`: whose content is compared; None: everybody's. All else is compared always.
+        `known` learns where the target has which content."""
         self._channel = channel
         self._trees = trees
         self._tail = tail
         self._stopped = stopped
         self._scope = scope
+        self._known = known
         self._ids = IdGiver()
         self.objects = 0
         self.proven_bytes = 0
@@ -184,6 +188,9 @@ class ProofSource:
             hashes = b""
             if source.blocks and S_ISREG(seen.status.st_mode):
                 hashes = _hash(seen.descriptor, source.blocks)
+                if self._known is not None:
+                    size = seen.status.st_size
+                    self._known.learn_blocks(tree.tree_id, path, size, source.blocks, hashes)
             sequence = self._tail.sequence()
             blocks = source.blocks if hashes else []
             return ProofItem(

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from everup.errors import Corrupt, EverupError, NotConnected, ProtocolError
 from everup.replicate.catchup import STREAM
 from everup.replicate.context import Context
+from everup.replicate.fetching import Fetcher
 from everup.replicate.rejoin import possible_bases
 from everup.replicate.relay import Relay
 from everup.replicate.seal import Seal
@@ -27,6 +28,7 @@ from everup.wire.messages import (
     CHANNEL_SYNC,
     CHANNEL_TAIL,
     CHANNEL_VERIFY,
+    FEATURES,
     Hello,
     SourceState,
     Start,
@@ -35,6 +37,7 @@ from everup.wire.messages import (
     WirePosition,
     wire_or_none,
 )
+from everup.wire.references import Fill, SparseBatch
 from everup.wire.session import Self, State, TargetSession, idle_frame, judge_hello, refuse_frame
 from everup.wire.transport import Connection, accept, listen, server_context
 
@@ -255,6 +258,8 @@ class Stream:
         self._told_at = 0.0
         self._relay: Relay | None = None
         self._heard_at = time.monotonic()
+        self._heard_bytes = 0
+        self._fetcher = Fetcher(owner._context)
         self._said_at = time.monotonic()
 
     def run(self, version: int, frames: list[Frame]) -> None:
@@ -271,10 +276,18 @@ class Stream:
                     all_applied=target.all_applied,
                     unproven=target.unproven,
                     bases=self._owner.bases(self.hello),
+                    features=FEATURES,
                     partial=wire_or_none(target.partial(self.hello.server, self.hello.epoch)),
                 )
             )
         )
+        try:
+            self._receive_all(frames)
+        finally:
+            self._fetcher.close()
+
+    def _receive_all(self, frames: list[Frame]) -> None:
+        target = self._target
         while not self._owner.stopped and target.is_current(self):
             self._take(frames)
             self._report()
@@ -285,7 +298,7 @@ class Stream:
                 self._clear_wake()
             self._connection.flush()
             frames = self._connection.receive() if self._connection.fileno() in ready else []
-            self._check_silence(bool(frames))
+            self._check_silence()
 
     def _clear_wake(self) -> None:
         try:
@@ -294,15 +307,17 @@ class Stream:
             pass
 
     def _take(self, frames: list[Frame]) -> None:
-        group: list[BatchFrame] = []
         for frame in frames:
             message = self._session.receive(frame)
-            if isinstance(message, BatchFrame):
-                group.append(message)
+            if isinstance(message, BatchFrame | SparseBatch | Fill):
+                need = self._fetcher.take(message)
+                if need is not None:
+                    self._connection.send(self._session.need(need))
             elif isinstance(message, Start):
                 self._start(message)
             elif isinstance(message, SourceState):
                 self._follow(message)
+        group = self._fetcher.ready()
         if group:
             self._receive(group)
 
@@ -394,9 +409,10 @@ class Stream:
             error_sentence=error.sentence if error else "",
         )
 
-    def _check_silence(self, heard: bool) -> None:
+    def _check_silence(self) -> None:
+        """On a slow link a frame may be longer on its way than silence may last."""
         now = time.monotonic()
-        if heard:
-            self._heard_at = now
+        if self._connection.received_bytes != self._heard_bytes:
+            self._heard_at, self._heard_bytes = now, self._connection.received_bytes
         elif now - self._heard_at > SILENCE_MS / 1000:
             raise NotConnected("the source has been silent for 5 s")

@@ -15,13 +15,15 @@ from collections.abc import Callable
 
 from everup.errors import Corrupt, EverupError, NotConnected
 from everup.journal.reader import Cursor
-from everup.journal.recovery import END_BYTES
 from everup.model.position import Position
 from everup.replicate.catchup import STREAM
 from everup.replicate.context import Context
 from everup.replicate.greeting import await_welcome, hello
+from everup.replicate.known import Known
+from everup.replicate.pipe import Pipe
 from everup.replicate.signs import Signs
 from everup.replicate.target import Target
+from everup.wire.bandwidth import Throttle
 from everup.wire.frames import Frame
 from everup.wire.messages import (
     Relayed,
@@ -32,13 +34,13 @@ from everup.wire.messages import (
     WirePosition,
     wire_or_none,
 )
+from everup.wire.references import Need
 from everup.wire.session import Acknowledged, SourceSession
 from everup.wire.transport import Connection, client_context, dial
 
 BACK_OFF_SECONDS = 1.0
 STOP_SECONDS = 0.5
 WAIT_MS = 250
-QUEUED_BYTES_MAX = 4 << 20
 
 
 class Relay:
@@ -64,6 +66,8 @@ class Relay:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name=f"relay-{server}", daemon=True)
         self._session = SourceSession()
+        self._known = Known()
+        self._throttle = Throttle(lambda: context.cap(server))
         self._state: TargetState | None = None
         self._acknowledged: Acknowledged | None = None
         self._connected = False
@@ -129,6 +133,7 @@ class Relay:
         connection = dial(
             member.addresses, self._port, client_context(self._context.places), self.server
         )
+        connection.throttle = self._throttle
         try:
             self._session = SourceSession()
             position, frames = self._greet(connection)
@@ -169,10 +174,11 @@ class Relay:
 
     def _stream(self, connection: Connection, cursor: Cursor, frames: list[Frame]) -> None:
         signs = Signs(connection, self.server)
+        pipe = Pipe(connection, self._session, self._known)
         told: bool | None = None
         while not self._stopped.is_set():
-            self._take(frames)
-            if self._ship(connection, cursor):
+            self._take(pipe, frames)
+            if self._ship(pipe, cursor):
                 signs.said()
             if self.in_sync != told:
                 told = self.in_sync
@@ -184,24 +190,23 @@ class Relay:
             frames = connection.receive() if connection.fileno() in ready else []
             signs.keep(bool(frames))
 
-    def _ship(self, connection: Connection, cursor: Cursor) -> bool:
+    def _ship(self, pipe: Pipe, cursor: Cursor) -> bool:
         """Whatever is durable here and the window lets go now."""
         shipped = False
         durable = self._target.position
-        session = self._session
-        while session.may_send and connection.queued_bytes < QUEUED_BYTES_MAX:
+        latest = self._acknowledged
+        applied = latest.applied.sequence if latest and latest.applied else 0
+        while pipe.open:
             if durable is None or cursor.position.sequence >= durable.sequence:
                 break
             batch = cursor.next()
             if batch is None:
                 break
-            connection.send(
-                session.batch(batch.data, END_BYTES, batch.end.sequence, batch.records, 0)
-            )
+            pipe.send(batch, applied)
             shipped = True
         return shipped
 
-    def _take(self, frames: list[Frame]) -> None:
+    def _take(self, pipe: Pipe, frames: list[Frame]) -> None:
         before = (self._state, self._acknowledged)
         for frame in frames:
             message = self._session.receive(frame)
@@ -209,5 +214,7 @@ class Relay:
                 self._acknowledged = message
             elif isinstance(message, TargetState):
                 self._state = message
+            elif isinstance(message, Need):
+                pipe.fill(message)
         if (self._state, self._acknowledged) != before:
             self._on_change()

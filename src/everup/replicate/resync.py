@@ -128,7 +128,7 @@ class Resync:
             copy.run(self._position_now)
             self._copied = True
         self._progress.state = "proving"
-        proof = ProofSource(channel, trees, tail, stopped, self._scope)
+        proof = ProofSource(channel, trees, tail, stopped, self._scope, self._place.known)
         proof.run()
         proven = self._position_now()
         end = WirePosition.of(proven)

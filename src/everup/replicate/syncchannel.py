@@ -7,17 +7,18 @@ What enters: frames. What leaves: messages of `wire.syncmessages` and blocks, an
 import time
 
 from everup.errors import EverupError, NotConnected, ProtocolError, error_from_json
+from everup.replicate.tuning import Tuner
 from everup.wire.frames import (
     BlocksFrame,
     Frame,
     Kind,
-    Packer,
-    Unpacker,
     decode_blocks,
-    encode,
+    decode_sync,
     encode_blocks,
+    encode_sync,
 )
-from everup.wire.messages import Refuse, unpack
+from everup.wire.messages import CONTEXT, Refuse, unpack
+from everup.wire.packing import Packer, Unpacker
 from everup.wire.session import error_of
 from everup.wire.syncmessages import AnySync, Stopped, pack_sync, unpack_sync
 from everup.wire.transport import Connection
@@ -30,12 +31,22 @@ QUEUED_BYTES_MAX = 8 << 20
 class SyncChannel:
     """Raises NotConnected, ProtocolError, or the error with which the peer stopped."""
 
-    def __init__(self, connection: Connection, frames: list[Frame] | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        frames: list[Frame] | None = None,
+        features: frozenset[str] = frozenset(),
+    ) -> None:
+        """`features`: what the other side can."""
         self.connection = connection
+        self.features = features
         self._frames = frames or []
         self._packer = Packer()
+        self._packer.in_context = CONTEXT in features
+        self._tuner = Tuner(connection, self._packer)
         self._unpacker = Unpacker()
         self._heard_at = time.monotonic()
+        self._heard_bytes = 0
         self.sent_raw_bytes = 0
 
     @property
@@ -44,13 +55,14 @@ class SyncChannel:
         return self.connection.queued_bytes > QUEUED_BYTES_MAX
 
     def send(self, message: AnySync) -> None:
-        self.connection.send(encode(Kind.SYNC, pack_sync(message)))
+        self.connection.send(encode_sync(pack_sync(message), self._packer))
 
     def send_blocks(self, handle: int, offset: int, data: bytes) -> None:
         self.sent_raw_bytes += len(data)
-        self.connection.send(
-            encode_blocks(handle, offset, data, self._packer, self.connection.queued_bytes)
-        )
+        self._tuner.adapt(self._tuner.queue_ms)
+        with self._tuner.measured(len(data)) as made:
+            made.pieces = encode_blocks(handle, offset, data, self._packer)
+        self.connection.send(made.pieces)
 
     def stop(self, error: EverupError) -> None:
         """Tell the peer why this side gives up; never raises."""
@@ -69,8 +81,9 @@ class SyncChannel:
             if self.connection.fileno() in ready:
                 frames = self.connection.receive()
         now = time.monotonic()
-        if frames:
-            self._heard_at = now
+        heard_bytes = self.connection.received_bytes
+        if frames or heard_bytes != self._heard_bytes:
+            self._heard_at, self._heard_bytes = now, heard_bytes
         elif now - self._heard_at > SILENCE_MS / 1000:
             raise NotConnected(f"{self.connection.peer_name} is silent during the sync")
         return [found for frame in frames if (found := self._read(frame)) is not None]
@@ -82,9 +95,12 @@ class SyncChannel:
             return decode_blocks(frame.payload, self._unpacker)
         if frame.kind is Kind.REFUSE:
             raise error_of(unpack(frame.payload, Refuse))
-        if frame.kind is not Kind.SYNC:
+        if frame.kind is Kind.SYNC_PACKED:
+            message = unpack_sync(decode_sync(frame.payload, self._unpacker))
+        elif frame.kind is Kind.SYNC:
+            message = unpack_sync(frame.payload)
+        else:
             raise ProtocolError(f"a {frame.kind.name} frame does not belong on a sync channel")
-        message = unpack_sync(frame.payload)
         if isinstance(message, Stopped):
             raise error_from_json(
                 {"code": message.code, "sentence": message.sentence, "remedy": message.remedy}

@@ -41,6 +41,8 @@ from everup.wire.syncmessages import (
     CopyEnd,
     CopyEnded,
     FileEnd,
+    Fine,
+    Finer,
     Have,
     Hold,
     Hole,
@@ -124,7 +126,7 @@ class SyncTarget:
         """Run one sync channel to its end. Raises EverupError when it breaks off."""
         del session
         job = self._wait_for(hello.sync_id)
-        channel = SyncChannel(connection, rest)
+        channel = SyncChannel(connection, rest, frozenset(hello.features))
         assert self._receiver is not None
         run = _Run(self._context, self._receiver, job, channel, self._removals_allowed)
         try:
@@ -227,6 +229,9 @@ class _Run:
             self._channel.send(ListingsTaken())
         elif isinstance(message, Hole):
             self._file(message.handle).punch(message.offset, message.length)
+        elif isinstance(message, Finer):
+            hashes = self._file(message.handle).fine_hashes(message.blocks)
+            self._channel.send(Fine(message.handle, message.blocks, hashes))
         elif isinstance(message, FileEnd):
             self._end_file(message)
         elif isinstance(message, Begin):

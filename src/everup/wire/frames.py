@@ -9,25 +9,16 @@ from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
 
-import zstandard
 from crc32c import crc32c
 
 from everup.errors import ProtocolError
 from everup.limits import BATCH_BYTES_MAX, FRAME_BYTES_MAX
+from everup.wire.packing import Packer, Unpacker
 
 HEADER = Struct("<BBHII")
 HEADER_BYTES = HEADER.size
 MESSAGE_BYTES_MAX = 1 << 20
-"""Largest frame of every kind but BATCH and BLOCKS."""
-
-ENCODING_RAW = 0
-ENCODING_ZSTD = 1
-COMPRESSION_LEVELS = ((256 << 10, -5), (2 << 20, 1), (1 << 62, 3))
-"""(bytes that wait for the link, up to which the level is used; zstd level)."""
-COMPRESSED_FROM_BYTES = 256
-"""Shorter bodies are not worth the call."""
-PAYS_ABOVE = 1.05
-"""Compressed only when raw / compressed is at least this."""
+"""Largest frame of every kind but those that carry batches or files."""
 
 _BATCH = Struct("<BBHII")
 
@@ -43,15 +34,19 @@ class Kind(IntEnum):
     ACKNOWLEDGE = 6
     IDLE = 7
     STATE = 8
+    BATCH_SPARSE = 9
+    NEED = 10
+    FILL = 11
     SYNC = 20
     BLOCKS = 21
+    SYNC_PACKED = 22
 
 
-BULKY = frozenset((Kind.BATCH, Kind.BLOCKS))
+BULKY = frozenset((Kind.BATCH, Kind.BATCH_SPARSE, Kind.FILL, Kind.BLOCKS))
 _KINDS = {int(kind): kind for kind in Kind}
 
 
-Packed = tuple[int, bytes | memoryview]
+Pieces = list[bytes | memoryview]
 
 
 class Frame(NamedTuple):
@@ -66,7 +61,7 @@ class BatchFrame(NamedTuple):
     end_bytes: int
 
 
-def encode(kind: Kind, *parts: bytes | memoryview) -> list[bytes | memoryview]:
+def encode(kind: Kind, *parts: bytes | memoryview) -> Pieces:
     """Pieces of one frame, to be sent in this order; `parts` are not copied."""
     length = 0
     check = 0
@@ -130,72 +125,9 @@ def _known(kind_code: int, flags: int, zero: int) -> Kind:
     return kind
 
 
-class Packer:
-    """Compresses bodies when it pays; keeps the compressors between calls. One thread at a time.
-
-    The level follows what waits for the link: a link that keeps up gets the fastest level, since
-    processor time is worth more than bytes there; the fuller the pipe, the more is compressed.
-    After bodies that did not pay it skips the attempt for a while (up to 16 bodies), since random
-    or already compressed data tends to come in runs.
-    """
-
-    def __init__(self) -> None:
-        self._compressors = [
-            (up_to, zstandard.ZstdCompressor(level=level, write_content_size=True))
-            for up_to, level in COMPRESSION_LEVELS
-        ]
-        self._skip = 0
-        self._skip_next = 1
-
-    def pack(self, data: bytes | memoryview, waiting_bytes: int = 0) -> Packed:
-        """(encoding, body); `waiting_bytes` are on their way and not yet acknowledged."""
-        if len(data) < COMPRESSED_FROM_BYTES:
-            return ENCODING_RAW, data
-        if self._skip:
-            self._skip -= 1
-            return ENCODING_RAW, data
-        compressor = next(c for up_to, c in self._compressors if waiting_bytes <= up_to)
-        packed = compressor.compress(data)
-        if len(packed) * PAYS_ABOVE <= len(data):
-            self._skip_next = 1
-            return ENCODING_ZSTD, packed
-        self._skip = self._skip_next
-        self._skip_next = min(16, self._skip_next * 2)
-        return ENCODING_RAW, data
-
-
-class Unpacker:
-    """Undoes `Packer`. One thread at a time."""
-
-    def __init__(self) -> None:
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-
-    def unpack(self, encoding: int, body: memoryview, length: int) -> bytes:
-        """The raw bytes, exactly `length` of them. Raises ProtocolError."""
-        if encoding == ENCODING_RAW:
-            raw = bytes(body)
-        elif encoding == ENCODING_ZSTD:
-            try:
-                parameters = zstandard.get_frame_parameters(body)
-                if parameters.content_size != length:
-                    raise ProtocolError("a compressed body has a wrong size", code="frame-body")
-                raw = self._decompressor.decompress(body, max_output_size=length)
-            except zstandard.ZstdError as problem:
-                raise ProtocolError(
-                    f"a compressed body is not readable: {problem}", code="frame-body"
-                ) from problem
-        else:
-            raise ProtocolError(f"unknown encoding {encoding}", code="frame-encoding")
-        if len(raw) != length:
-            raise ProtocolError("a body has a wrong size", code="frame-body")
-        return raw
-
-
-def encode_batch(
-    data: bytes | memoryview, end_bytes: int, packer: Packer, waiting_bytes: int = 0
-) -> list[bytes | memoryview]:
+def encode_batch(data: bytes | memoryview, end_bytes: int, packer: Packer) -> Pieces:
     """BATCH frame for the bytes of one batch whose BATCH record is `end_bytes` long."""
-    encoding, body = packer.pack(data, waiting_bytes)
+    encoding, body = packer.pack(data)
     return encode(Kind.BATCH, _BATCH.pack(encoding, 0, 0, len(data), end_bytes), body)
 
 
@@ -221,14 +153,8 @@ class BlocksFrame(NamedTuple):
     data: bytes
 
 
-def encode_blocks(
-    handle: int,
-    offset: int,
-    data: bytes | memoryview,
-    packer: Packer,
-    waiting_bytes: int = 0,
-) -> list[bytes | memoryview]:
-    encoding, body = packer.pack(data, waiting_bytes)
+def encode_blocks(handle: int, offset: int, data: bytes | memoryview, packer: Packer) -> Pieces:
+    encoding, body = packer.pack(data)
     return encode(Kind.BLOCKS, _BLOCKS.pack(handle, offset, len(data), encoding, 0, 0, 0), body)
 
 
@@ -241,3 +167,24 @@ def decode_blocks(payload: bytes, unpacker: Unpacker) -> BlocksFrame:
         raise ProtocolError("a BLOCKS frame has an impossible length", code="frame-body")
     data = unpacker.unpack(encoding, memoryview(payload)[_BLOCKS.size :], length)
     return BlocksFrame(handle, offset, data)
+
+
+_PACKED = Struct("<BBHI")
+
+
+def encode_sync(message: bytes, packer: Packer) -> Pieces:
+    """A message of the sync channel, packed (SYNC_PACKED) with a peer that knows contexts."""
+    if not packer.in_context:
+        return encode(Kind.SYNC, message)
+    encoding, body = packer.pack(message)
+    return encode(Kind.SYNC_PACKED, _PACKED.pack(encoding, 0, 0, len(message)), body)
+
+
+def decode_sync(payload: bytes, unpacker: Unpacker) -> bytes:
+    """The message in a SYNC_PACKED frame. Raises ProtocolError."""
+    if len(payload) < _PACKED.size:
+        raise ProtocolError("a SYNC_PACKED frame is too short", code="frame-body")
+    encoding, _, _, length = _PACKED.unpack_from(payload)
+    if length > MESSAGE_BYTES_MAX:
+        raise ProtocolError("a SYNC_PACKED frame has an impossible length", code="frame-body")
+    return unpacker.unpack(encoding, memoryview(payload)[_PACKED.size :], length)

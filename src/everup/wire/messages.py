@@ -21,6 +21,15 @@ CHANNEL_VERIFY = "verify"
 CHANNEL_TAIL = "tail"
 CHANNELS = (CHANNEL_STREAM, CHANNEL_SYNC, CHANNEL_VERIFY, CHANNEL_TAIL)
 
+CONTEXT = "context"
+"""Bodies of frames may be compressed in one context for the whole connection."""
+SPARSE = "sparse"
+"""Batches may refer to bytes that the target has in its files."""
+FINE = "fine"
+"""A block that differs may be compared in finer pieces during a sync."""
+FEATURES = (CONTEXT, SPARSE, FINE)
+"""What this code can beyond version 1. Each side says so; the source uses what the target can."""
+
 NUMBER_MAX = (1 << 63) - 1
 Number = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 Checksum = Annotated[bytes, msgspec.Meta(min_length=CHECKSUM_BYTES, max_length=CHECKSUM_BYTES)]

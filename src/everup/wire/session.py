@@ -6,6 +6,7 @@ that does not fit the state raises ProtocolError. Called by the source and targe
 """
 
 from collections import deque
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -15,15 +16,16 @@ from everup.wire.frames import (
     BatchFrame,
     Frame,
     Kind,
-    Packer,
-    Unpacker,
+    Pieces,
     decode_batch,
     encode,
     encode_batch,
 )
 from everup.wire.messages import (
     CHANNELS,
+    CONTEXT,
     PROTOCOL_VERSIONS,
+    SPARSE,
     Acknowledge,
     Hello,
     Refuse,
@@ -36,11 +38,20 @@ from everup.wire.messages import (
     unpack,
     wire_or_none,
 )
+from everup.wire.packing import Packer, Unpacker
+from everup.wire.references import (
+    Fill,
+    Need,
+    Reference,
+    SparseBatch,
+    decode_fill,
+    decode_sparse,
+    encode_fill,
+    encode_sparse,
+)
 
 WINDOW_BYTES = 16 << 20
 """A source sends no further batch while this much is not acknowledged."""
-
-Pieces = list[bytes | memoryview]
 
 
 class Self(NamedTuple):
@@ -101,6 +112,8 @@ class InFlight(NamedTuple):
     byte_count: int
     records: int
     sent_ns: int
+    sparse: int
+    """Number of the sparse batch; 0: it was sent whole."""
 
 
 class State(Enum):
@@ -133,13 +146,17 @@ class SourceSession:
         self.in_flight: deque[InFlight] = deque()
         self.in_flight_bytes = 0
         self.in_flight_records = 0
-        self._packer = Packer()
+        self.packer = Packer()
+        self.features: frozenset[str] = frozenset()
+        """What the target can; known from its WELCOME on."""
+        self._sparse_sent = 0
+        self._kept: dict[int, tuple[bytes, Sequence[Reference]]] = {}
 
     def hello(self, hello: Hello) -> Pieces:
         assert self.state is State.GREETING
         return encode(Kind.HELLO, pack(hello))
 
-    def receive(self, frame: Frame) -> Welcome | Acknowledged | TargetState | None:
+    def receive(self, frame: Frame) -> Welcome | Acknowledged | TargetState | Need | None:
         """What a frame means; None for a sign of life. Raises the peer's refusal as its error."""
         if frame.kind is Kind.REFUSE:
             self.state = State.OVER
@@ -148,11 +165,16 @@ class SourceSession:
             return None
         if frame.kind is Kind.WELCOME and self.state is State.GREETING:
             self.state = State.DECIDING
-            return unpack(frame.payload, Welcome)
+            welcome = unpack(frame.payload, Welcome)
+            self.features = frozenset(welcome.features)
+            self.packer.in_context = CONTEXT in self.features
+            return welcome
         if frame.kind is Kind.ACKNOWLEDGE and self.state is State.STREAMING:
             return self._acknowledged(unpack(frame.payload, Acknowledge))
         if frame.kind is Kind.STATE and self.state is State.STREAMING:
             return unpack(frame.payload, TargetState)
+        if frame.kind is Kind.NEED and self.state is State.STREAMING:
+            return unpack(frame.payload, Need)
         raise ProtocolError(f"a {frame.kind.name} frame is not expected while {self.state.name}")
 
     def start(self, start: Start) -> Pieces:
@@ -165,15 +187,41 @@ class SourceSession:
         return self.state is State.STREAMING and self.in_flight_bytes < WINDOW_BYTES
 
     def batch(
-        self, data: bytes, end_bytes: int, sequence: int, records: int, now_ns: int
+        self,
+        data: bytes,
+        end_bytes: int,
+        sequence: int,
+        records: int,
+        now_ns: int,
+        references: Sequence[Reference] = (),
     ) -> Pieces:
-        """Frame for a batch that ends at `sequence`; it counts against the window from now on."""
+        """Frame for a batch that ends at `sequence`; it counts against the window from now on.
+
+        `references`: bytes of it that the target has, for a target that knows what this is.
+        """
         assert self.state is State.STREAMING
-        waiting_bytes = self.in_flight_bytes
-        self.in_flight.append(InFlight(sequence, len(data), records, now_ns))
+        sparse = 0
+        if references:
+            assert SPARSE in self.features
+            self._sparse_sent += 1
+            sparse = self._sparse_sent
+            self._kept[sparse] = data, references
+        self.in_flight.append(InFlight(sequence, len(data), records, now_ns, sparse))
         self.in_flight_bytes += len(data)
         self.in_flight_records += records
-        return encode_batch(data, end_bytes, self._packer, waiting_bytes)
+        if sparse:
+            return encode_sparse(sparse, data, end_bytes, references, self.packer)
+        return encode_batch(data, end_bytes, self.packer)
+
+    def fill(self, need: Need) -> tuple[Pieces, list[Reference]]:
+        """Answer to a Need, and the references that led nowhere."""
+        data, references = self._kept.get(need.number, (b"", ()))
+        if max(need.missing) >= len(references):
+            raise ProtocolError("the target needs what was never referred to", code="references")
+        wanted = [references[index] for index in need.missing]
+        view = memoryview(data)
+        parts = [view[each.at : each.at + each.length] for each in wanted]
+        return encode_fill(need.number, parts, self.packer), wanted
 
     def tell(self, state: SourceState) -> Pieces:
         return encode(Kind.STATE, pack(state))
@@ -184,6 +232,7 @@ class SourceSession:
             gone = self.in_flight.popleft()
             self.in_flight_bytes -= gone.byte_count
             self.in_flight_records -= gone.records
+            self._kept.pop(gone.sparse, None)
         applied = message.applied.position() if message.applied else None
         return Acknowledged(durable, applied)
 
@@ -195,7 +244,9 @@ class TargetSession:
         self.state = State.GREETING
         self._unpacker = Unpacker()
 
-    def receive(self, frame: Frame) -> Hello | Start | BatchFrame | SourceState | None:
+    def receive(
+        self, frame: Frame
+    ) -> Hello | Start | BatchFrame | SparseBatch | Fill | SourceState | None:
         """What a frame means; None for a sign of life."""
         if frame.kind is Kind.IDLE:
             return None
@@ -203,6 +254,10 @@ class TargetSession:
             return unpack(frame.payload, SourceState)
         if frame.kind is Kind.BATCH and self.state is State.STREAMING:
             return decode_batch(frame.payload, self._unpacker)
+        if frame.kind is Kind.BATCH_SPARSE and self.state is State.STREAMING:
+            return decode_sparse(frame.payload, self._unpacker)
+        if frame.kind is Kind.FILL and self.state is State.STREAMING:
+            return decode_fill(frame.payload, self._unpacker)
         if frame.kind is Kind.HELLO and self.state is State.GREETING:
             self.state = State.DECIDING
             return unpack(frame.payload, Hello)
@@ -217,6 +272,10 @@ class TargetSession:
     def welcome(self, welcome: Welcome) -> Pieces:
         assert self.state is State.DECIDING
         return encode(Kind.WELCOME, pack(welcome))
+
+    def need(self, need: Need) -> Pieces:
+        """Ask for the bytes of references that are not to be found here."""
+        return encode(Kind.NEED, pack(need))
 
     def acknowledge(self, durable: Position, applied: Position | None) -> Pieces:
         message = Acknowledge(WirePosition.of(durable), wire_or_none(applied))

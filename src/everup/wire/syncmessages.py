@@ -16,6 +16,7 @@ FileName = Annotated[bytes, msgspec.Meta(min_length=1, max_length=255)]
 Path = Annotated[bytes, msgspec.Meta(max_length=65535)]
 Small = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
 Signed = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+FINER_BLOCKS_MAX = 1024
 Xattrs = dict[bytes, bytes]
 Run = tuple[Number, Number]
 """(first block, number of blocks)."""
@@ -109,6 +110,21 @@ class Have(SyncMessage, frozen=True, array_like=True, tag=True):
     first_block: Number
     hashes: bytes
     last: bool
+
+
+class Finer(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Source: hash the pieces of these blocks of a file, which differ (feature `fine`)."""
+
+    handle: Number
+    blocks: Annotated[list[Number], msgspec.Meta(max_length=FINER_BLOCKS_MAX)]
+
+
+class Fine(SyncMessage, frozen=True, array_like=True, tag=True):
+    """Target: 8 bytes for each 4 KiB of these blocks, as far as its file goes."""
+
+    handle: Number
+    blocks: Annotated[list[Number], msgspec.Meta(max_length=FINER_BLOCKS_MAX)]
+    hashes: bytes
 
 
 class Hole(SyncMessage, frozen=True, array_like=True, tag=True):
@@ -212,6 +228,8 @@ AnySync = (
     | ListingsEnd
     | ListingsTaken
     | Have
+    | Finer
+    | Fine
     | Hole
     | FileEnd
     | CopyEnd

@@ -8,13 +8,16 @@ A `Connection` never blocks and belongs to one thread. Called by `replicate`.
 import select
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from everup.errors import DeadlinePassed, EverupError, NotConnected
 from everup.places import Places
+from everup.wire.bandwidth import Throttle
 from everup.wire.frames import Frame, FrameDecoder
+from everup.wire.linkspeed import LinkSpeed
 
 CONNECT_MS = 1500
 HANDSHAKE_MS = 3000
@@ -63,6 +66,9 @@ def certificate_name(certificate: Any) -> str:
 class Connection:
     """Frames over one TLS socket. Raises NotConnected when the peer is gone."""
 
+    throttle: Throttle | None = None
+    """Limits what is sent; shared with the other connections to this peer."""
+
     def __init__(self, channel: ssl.SSLSocket, address: str) -> None:
         channel.setblocking(False)
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -71,6 +77,8 @@ class Connection:
         self._out: deque[memoryview] = deque()
         self._buffer = bytearray(READ_BYTES)
         self._more = False
+        self._begun = 0
+        self._speed = LinkSpeed()
         self.queued_bytes = 0
         self.sent_bytes = 0
         self.received_bytes = 0
@@ -97,21 +105,44 @@ class Connection:
         self.flush()
 
     def flush(self) -> bool:
-        """Write what can be written now; True when nothing is left."""
+        """Write what can be written, and may be, now; True when nothing is left."""
         try:
             while self._out:
-                count = self._channel.send(self._out[0])
-                self.queued_bytes -= count
-                self.sent_bytes += count
-                if count == len(self._out[0]):
-                    self._out.popleft()
-                else:
-                    self._out[0] = self._out[0][count:]
+                part = self._next_part()
+                if not part:
+                    return False
+                self._begun = len(part)
+                count = self._channel.send(part)
+                self._begun = 0
+                self._sent(count)
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
             return False
         except (OSError, ValueError) as problem:
             raise self._gone(problem) from problem
         return True
+
+    def _next_part(self) -> memoryview:
+        """What may go of the first piece; empty while the cap says so."""
+        piece = self._out[0]
+        if self.throttle is None:
+            return piece
+        # TLS must be offered at least as much again as when it could not finish.
+        return piece[: max(self.throttle.allowed(), self._begun)]
+
+    def _sent(self, count: int) -> None:
+        self.queued_bytes -= count
+        self.sent_bytes += count
+        if self.throttle is not None:
+            self.throttle.spend(count)
+        if count == len(self._out[0]):
+            self._out.popleft()
+        else:
+            self._out[0] = self._out[0][count:]
+
+    def speed(self) -> LinkSpeed:
+        """How fast the link is, as known now."""
+        self._speed.look(self._channel)
+        return self._speed
 
     def receive(self) -> list[Frame]:
         """Every frame that has arrived. Raises NotConnected at the end, ProtocolError."""
@@ -144,8 +175,12 @@ class Connection:
         """Descriptors that are ready: this connection's own, or one of `others` to read from."""
         if self._more:
             timeout_ms = 0
+        writes = bool(self._out)
+        if writes and self.throttle is not None and (pause_ms := self.throttle.wait_ms()):
+            writes = False
+            timeout_ms = min(timeout_ms, pause_ms)
         poll = select.poll()
-        poll.register(self._channel, select.POLLIN | (select.POLLOUT if self._out else 0))
+        poll.register(self._channel, select.POLLIN | (select.POLLOUT if writes else 0))
         for other in others:
             poll.register(other, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(timeout_ms)}
@@ -158,6 +193,8 @@ class Connection:
         poll = select.poll()
         poll.register(self._channel, select.POLLOUT)
         while not self.flush():
+            if self.throttle is not None:
+                time.sleep(self.throttle.wait_ms() / 1000)
             if not poll.poll(deadline_ms):
                 raise DeadlinePassed(f"{self.peer_name} takes no data")
 
