@@ -132,7 +132,12 @@ def test_what_waits_is_known_while_the_peer_is_away(pair: Pair) -> None:
     busy(pair, "before")
     pair.settle()
     wait_for(lambda: pair.peer()["send_queue"]["bytes"] == 0, 5, "nothing waits")
-    assert pair.peer()["send_queue"] == {"bytes": 0, "operations": 0, "oldest_ms": 0}
+    assert pair.peer()["send_queue"] == {
+        "bytes": 0,
+        "operations": 0,
+        "oldest_ms": 0,
+        "memory_bytes": 0,
+    }
     pair.beta.kill()
     wait_for(lambda: not pair.peer()["connected"], 10)
     busy(pair, "while-away", 5)

@@ -204,7 +204,9 @@ def _replication(view: GroupView, servers: list[Json]) -> Json:
     send = _queue(active.get("send_queue"))
     receive = [_queue(facts.get("receive_queue")) for facts in passive]
     worst = max(receive, key=lambda queue: queue["bytes"], default=_queue(None))
-    return {"send_queue": send, "receive_queue": worst, "recovery_point_ms": send["oldest_ms"]}
+    # What one of the others has is not lost, whatever a third one lacks.
+    recovery_ms = int(active.get("recovery_ms", send["oldest_ms"]))
+    return {"send_queue": send, "receive_queue": worst, "recovery_point_ms": recovery_ms}
 
 
 def _queue(value: Any) -> Json:

@@ -300,6 +300,12 @@ def partner_at_end(s: State, o: Observation) -> bool:
     return not journal_bad(o) and end is not None and found is not None and found.applied == end
 
 
+def recovery_point_ms(o: Observation) -> int:
+    """Age of the oldest change that no other server has; 0 when there is none."""
+    others = o.replicator.followers if o.replicator is not None else ()
+    return min((other.oldest_ms for other in others), default=0)
+
+
 def ahead_of(o: Observation) -> tuple[str, ...]:
     """Passive servers that say they have received more than this one, of whatever line."""
     mine = o.replicator.received if o.replicator is not None else None

@@ -13,6 +13,8 @@ from everup.decide.row import Row
 from everup.model.observation import Observation
 from everup.model.role import Role, State
 
+EXPOSED_MS = 30_000
+"""So old a change that only the active server has is worth a word."""
 _EVERY = tuple(Role)
 _OFFICE = (Role.PROMOTING, Role.ACTIVE, Role.SWITCHING)
 
@@ -51,7 +53,9 @@ def _note_holder(s: State, o: Observation) -> State:
 
 
 def _list_words(s: State, o: Observation) -> dict[str, str]:
+    end = o.guard.position if o.guard is not None else None
     return {
+        "since": f"{end.epoch}/{end.sequence}" if end is not None else "now",
         "gone": " and ".join(sorted(set(s.listed) - set(_list(s, o)))),
         "come": " and ".join(sorted(set(_list(s, o)) - set(s.listed))),
     }
@@ -83,6 +87,24 @@ def _trouble_words(s: State, o: Observation) -> dict[str, str]:
     }
     # The row's sentence brings its own full stop; systemd's often has one too.
     return {name: sentence.rstrip(".") for name, sentence in found.items()}
+
+
+def _exposed(s: State, o: Observation) -> bool:
+    return not s.exposed and c.recovery_point_ms(o) >= EXPOSED_MS
+
+
+def _exposed_no_more(s: State, o: Observation) -> bool:
+    known = o.replicator is not None and o.replicator.role == "source"
+    return s.exposed and known and c.recovery_point_ms(o) < EXPOSED_MS // 2
+
+
+def _exposed_words(s: State, o: Observation) -> dict[str, str]:
+    others = o.replicator.followers if o.replicator is not None else ()
+    best = min(others, key=lambda other: other.oldest_ms, default=None)
+    return {
+        "seconds": str(c.recovery_point_ms(o) // 1000),
+        "bytes": str(best.queue_bytes if best is not None else 0),
+    }
 
 
 def _promotion_stuck(s: State, o: Observation) -> bool:
@@ -139,7 +161,7 @@ REMARKS: tuple[Row, ...] = (
         "list-shrunk",
         (Role.ACTIVE,),
         _someone_left,
-        "{gone} may no longer take over by itself; nothing waits for it any more.",
+        "{gone} may no longer take over by itself; from {since} on nothing waits for it any more.",
         remember=_note_list,
         words=_list_words,
         severity="warning",
@@ -188,6 +210,24 @@ REMARKS: tuple[Row, ...] = (
         _voters_differ,
         "The voters have changed.",
         remember=_note_voters,
+    ),
+    Row(
+        "recovery-point-old",
+        (Role.ACTIVE,),
+        _exposed,
+        "What {server} wrote {seconds} s ago is on no other server yet: {bytes} bytes wait.",
+        remember=lambda s, o: replace(s, exposed=True),
+        words=_exposed_words,
+        said=True,
+    ),
+    Row(
+        "recovery-point-good",
+        (Role.ACTIVE,),
+        _exposed_no_more,
+        "What {server} writes reaches another server again.",
+        remember=lambda s, o: replace(s, exposed=False),
+        words=_exposed_words,
+        said=True,
     ),
     Row(
         "promotion-stuck",

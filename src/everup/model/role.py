@@ -92,3 +92,5 @@ class State:
     """Voters as last seen; a difference is told to people."""
     joining: tuple[Joining, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    exposed: bool = False
+    """What was written here a while ago is on no other server; its end is told, too."""

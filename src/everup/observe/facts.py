@@ -8,7 +8,7 @@ Called by the agent's loop and by `reading`. Pure.
 import json
 from typing import Any
 
-from everup.decide.conditions import consistent
+from everup.decide.conditions import consistent, recovery_point_ms
 from everup.model.observation import Observation, PeerFacts, Replicator
 from everup.model.position import Position
 from everup.model.role import Role, State
@@ -37,6 +37,7 @@ def own_facts(s: State, o: Observation, *, sentence: str, trouble: str) -> dict[
         _put_position(facts, "applied", data.applied)
         put("receive_queue", [data.receive_bytes, data.receive_operations, data.receive_oldest_ms])
         put("send_queue", _send_queue(data))
+        put("recovery_ms", recovery_point_ms(o))
     if s.partner and (s.role is Role.SWITCHING or s.row == HANDED_OVER):
         put("hand_to", s.partner)
         put("cause", s.cause.value)
@@ -56,7 +57,7 @@ def _reason(o: Observation) -> str:
 
 def fitted(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts, without what is only for people when they would not fit into a heartbeat."""
-    for name in ("", "reason", "sentence", "send_queue", "receive_queue"):
+    for name in ("", "reason", "sentence", "recovery_ms", "send_queue", "receive_queue"):
         facts.pop(name, None)
         if len(json.dumps(facts, separators=(",", ":"))) <= FACTS_BYTES_MAX:
             break

@@ -99,6 +99,11 @@ class Applier:
             if self._idle:
                 self._changed.notify_all()
 
+    @property
+    def ready_bytes(self) -> int:
+        """Of what is not applied yet: handed over in memory, not to be read from the log."""
+        return self._ready_bytes
+
     def hold(self, held: bool, deadline_ms: int = 10_000) -> Position | None:
         """Pause after the current batch (or go on); returns the position at which it stands."""
         with self._changed:

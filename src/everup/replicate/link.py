@@ -86,6 +86,7 @@ class PeerLink:
         self.bytes_written = 0
         self._bytes_sent_before = 0
         self._connection: Connection | None = None
+        self._session = SourceSession()
         self._known = Known()
         self._throttle = Throttle(lambda: context.cap(server))
         self._pipe: Pipe | None = None
@@ -162,8 +163,12 @@ class PeerLink:
 
     def status(self) -> dict[str, Any]:
         pipe, now = self._pipe, time.monotonic()
+        found = self.view.status()
+        queue = found["send_queue"]
+        # What is under way needs not be read again; the rest waits in the journal.
+        queue["memory_bytes"] = min(queue["bytes"], self._session.in_flight_bytes)
         return {
-            **self.view.status(),
+            **found,
             "supplied_by": self._chain.supplier(self.server) or self._context.server,
             **self._throughput.look(now, self.bytes_written, self.bytes_sent),
             "link": pipe.status() if pipe is not None else None,
@@ -208,7 +213,7 @@ class PeerLink:
         try:
             if self._stopped.is_set():
                 raise NotConnected("this link was stopped")
-            session = SourceSession()
+            session = self._session = SourceSession()
             agreed, frames = self._agree(connection, session)
             try:
                 connection.send(session.start(agreed.start))
@@ -221,6 +226,7 @@ class PeerLink:
         finally:
             self._chain.lost(self.server)
             self._connection = self._pipe = None
+            self._session = SourceSession()
             self._bytes_sent_before += connection.sent_bytes
             connection.close()
 

@@ -301,11 +301,13 @@ class Target:
         return self.applier is not None and self.applier.consistent
 
     def queue(self) -> dict[str, int]:
-        """Received and not yet applied."""
+        """Received and not yet applied; all of it is on the disk, `memory_bytes` of it in memory
+        as well."""
         applier = self.applier
         if applier is None or applier.applied is None:
-            return QueueMeter().measure(0, 0)
-        return self.waiting.measure(applier.applied.sequence, time.monotonic_ns())
+            return {**QueueMeter().measure(0, 0), "memory_bytes": 0}
+        found = self.waiting.measure(applier.applied.sequence, time.monotonic_ns())
+        return {**found, "memory_bytes": min(found["bytes"], applier.ready_bytes)}
 
 
 def _load_proven(path: Path) -> dict[str, Any]:
