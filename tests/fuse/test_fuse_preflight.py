@@ -41,7 +41,7 @@ def test_what_is_not_a_directory_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/proc", "/sys", "/dev", "/run", "/boot", "/etc", "/usr"])
 def test_the_operating_system_is_refused(path: str) -> None:
-    assert "path-system" in codes(Path(path))
+    assert codes(Path(path)) in ({"path-system"}, {"path-system", "path-own"}), "no untrue remedy"
 
 
 def test_everups_own_places_are_refused(tmp_path: Path) -> None:

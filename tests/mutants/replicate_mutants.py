@@ -161,8 +161,8 @@ REPLICATE = (
     Mutant(
         "divergence_not_kept",
         "replicate/divergence.py",
-        "        if key in self._kept:\n            return\n",
-        "        if key:\n            return\n",
+        "        self._bundle.keep(key, path, descriptor, names)\n",
+        "",
         f"{ROLES}test_what_the_old_active_wrote_alone_is_kept",
     ),
     Mutant(

@@ -13,10 +13,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from tests.mutants.capture_mutants import CAPTURE
 from tests.mutants.mutating import FAILED, PASSED, Mutant, Outcome, Workshop, environment_of
+from tests.mutants.proof_mutants import PROOFS
 from tests.mutants.replicate_mutants import REPLICATE
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
-ALL = (*CAPTURE, *REPLICATE)
+ALL = (*CAPTURE, *REPLICATE, *PROOFS)
 AT_A_TIME = 2
 TRIES = 6
 """A test that draws its cases, or lets threads race, may pass once over a mistake."""

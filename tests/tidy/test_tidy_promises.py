@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from tests.mutants.capture_mutants import CAPTURE
 from tests.mutants.mutating import Mutant, mutated
+from tests.mutants.proof_mutants import PROOFS
 from tests.mutants.replicate_mutants import REPLICATE
 
 ROOT = Path(__file__).parents[2]
-ALL = (*CAPTURE, *REPLICATE)
+ALL = (*CAPTURE, *REPLICATE, *PROOFS)
 PROMISES = (
     "single-active", "ordered", "durable", "bounded", "nothing-silent", "no-block", "equal-proof",
 )  # fmt: skip

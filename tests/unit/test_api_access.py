@@ -81,6 +81,20 @@ async def test_api_errors_have_one_shape(api: Api) -> None:
     assert api.agent.calls == [("switchover", "x", False)]
 
 
+async def test_api_refusals_say_what_to_do_in_words(api: Api) -> None:
+    _, value = await api.ask("GET", "/v1/nothing")
+    assert "everup version" in value["error"]["remedy"]
+    for body, sentence in (
+        ({"paths": ["/" + "x" * 5000]}, "paths[0] has more than 4096 characters"),
+        ({"paths": [""]}, "paths[0] is empty"),
+        ({"paths": ["/a"] * 65}, "paths has more than 64 entries"),
+    ):
+        _, value = await api.ask("POST", "/v1/protect", body)
+        assert value["error"]["sentence"] == sentence
+    _, value = await api.ask("GET", "/v1/verify/tree?path=" + "x" * 5000)
+    assert value["error"]["sentence"] == "a path has 1 to 4096 characters, not 5000"
+
+
 async def test_api_requests_are_bounded(api: Api) -> None:
     status, value = await api.ask("POST", "/v1/config", b"x" * (BODY_BYTES_MAX + 1))
     assert (status, value["error"]["code"]) == (413, "too-large")

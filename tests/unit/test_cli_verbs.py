@@ -282,6 +282,14 @@ async def test_cli_config_is_shown_changed_and_checked(served: Served, tmp_path:
     assert (again.code, again.json["error"]["code"]) == (1, "settings-older")
 
 
+async def test_cli_config_of_a_file_that_is_not_there_is_refused(served: Served) -> None:
+    for verb in ("check", "apply"):
+        result = await served.run("config", verb, "/nope")
+        assert result.code == 1
+        assert result.err.startswith("everup: /nope cannot be read: No such file or directory\n")
+        assert "what to do" in result.err
+
+
 async def test_cli_config_five_mistakes(served: Served, tmp_path: Path) -> None:
     text = (await served.run("config", "show")).out
     bad = tmp_path / "bad.toml"

@@ -94,6 +94,8 @@ def _plain(message: str) -> str:
     if found is None:
         return f"the request cannot be read: {message}"
     kind, relation, number, field = found.groups()
+    if relation == ">=" and number == "1":
+        return f"{field} is empty"
     unit = "characters" if kind == "str" else "entries"
     bound = "more than" if relation == "<=" else "less than"
-    return f"{field.replace('[...]', '')} has {bound} {number} {unit}"
+    return f"{field} has {bound} {number} {unit}"

@@ -21,8 +21,8 @@ from everup.replicate.context import Context
 from everup.replicate.dialling import Place, beside_the_stream
 from everup.replicate.guardlink import guard_position
 from everup.replicate.lower import LowerTree
-from everup.replicate.resting import REST_SECONDS_MAX, Pace
 from everup.replicate.proofsource import ATTEMPTS_MAX, ProofSource, _Again
+from everup.replicate.resting import REST_SECONDS_MAX, Pace
 from everup.replicate.scan import ABSENT
 from everup.replicate.syncchannel import SyncChannel
 from everup.replicate.tail import JournalTail
