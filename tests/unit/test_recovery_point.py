@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from everup.decide import conditions as c
+from everup.decide import data as d
 from everup.decide.decide import decide
 from everup.decide.remarks import EXPOSED_MS
 from everup.model import observation as m
@@ -44,9 +44,9 @@ def _seen(*ages_ms: int) -> m.Observation:
 
 
 def test_what_one_of_two_has_is_not_at_risk() -> None:
-    assert c.recovery_point_ms(_seen(90_000, 20)) == 20
-    assert c.recovery_point_ms(_seen(90_000, 50_000)) == 50_000
-    assert c.recovery_point_ms(_seen()) == 0
+    assert d.recovery_point_ms(_seen(90_000, 20)) == 20
+    assert d.recovery_point_ms(_seen(90_000, 50_000)) == 50_000
+    assert d.recovery_point_ms(_seen()) == 0
     facts = own_facts(ACTIVE, _seen(90_000, 20), sentence="", trouble="")
     assert facts["recovery_ms"] == 20 and facts["send_queue"][2] == 90_000
 

@@ -23,7 +23,8 @@ from everup.agent.waiting import Predicate, until
 from everup.capture.openfiles import open_files
 from everup.capture.preflight import refusals
 from everup.config.schema import GroupSettings, Mode, ProtectedTree
-from everup.decide import conditions as c
+from everup.decide import data as d
+from everup.decide import work as w
 from everup.errors import EverupError, Refused
 from everup.model.observation import Observation
 from everup.model.role import Role, State
@@ -97,7 +98,7 @@ class Protecting:
         if role in (Role.UNPROTECTED, Role.ACTIVE):
             return
         o = self._parts.loop.observation
-        nobody_yet = o is not None and not c.founded(self._parts.loop.state, o)
+        nobody_yet = o is not None and not d.founded(self._parts.loop.state, o)
         if role in (Role.PASSIVE, Role.REJOINING) and nobody_yet:
             return  # An earlier protect was interrupted: this one finishes it.
         raise Refused(
@@ -176,7 +177,7 @@ class Protecting:
         application = self._parts.membership.settings.current.application
         deadline_ms = STAND_DEADLINE_MS + application.start_deadline_ms * len(application.units)
         await until(loop, self._watch_active(job), deadline_ms, "going into service")
-        if c.start_failed(loop.state, _observed(loop.observation)):
+        if w.start_failed(loop.state, _observed(loop.observation)):
             raise EverupError(
                 "the applications did not start behind the gate",
                 remedy="look at the logs of the units",
@@ -337,7 +338,7 @@ def _held(s: State, o: Observation) -> bool:
 def _armed_exactly(ids: frozenset[int]) -> Predicate:
     def shown(s: State, o: Observation) -> bool:
         same = o.guard is not None and set(o.guard.armed) == ids == set(o.group.trees)
-        return same and c.units_held(s, o)
+        return same and w.units_held(s, o)
 
     return shown
 
@@ -347,7 +348,7 @@ def _ready_to_found(ids: frozenset[int]) -> Predicate:
         ready = o.keeper is not None and o.replicator is not None
         outside = s.role in (Role.PASSIVE, Role.REJOINING)
         settled = o.guard is not None and set(o.guard.armed) == ids == set(o.group.trees)
-        return ready and outside and settled and c.units_held(s, o)
+        return ready and outside and settled and w.units_held(s, o)
 
     return shown
 

@@ -5,7 +5,9 @@ between what is and what should be, so a turn that was interrupted is simply don
 """
 
 from everup.decide import conditions as c
+from everup.decide import data as d
 from everup.decide import upkeep
+from everup.decide import work as w
 from everup.decide.row import Deeds, Row
 from everup.model import action as a
 from everup.model.observation import Observation
@@ -27,7 +29,7 @@ def _stand(s: State, o: Observation) -> tuple[a.Action, ...]:
     opened = o.guard.epoch if o.guard is not None else 0
     sealed = o.replicator.sealed_epoch if o.replicator is not None else 0
     # The first lease of a group may go to the server that was asked to protect, listed or not.
-    first = s.cause is Cause.FOUNDING and not c.founded(s, o) and not c.listed(s, o)
+    first = s.cause is Cause.FOUNDING and not d.founded(s, o) and not c.listed(s, o)
     force = s.cause is Cause.FORCED or first
     return (a.Stand(force, max(opened, sealed) + 1, 2 * o.group.lease_ms + 1_000),)
 
@@ -35,7 +37,7 @@ def _stand(s: State, o: Observation) -> tuple[a.Action, ...]:
 def _may_ask(s: State, o: Observation) -> bool:
     """The data may be out of sight since the server stood up: a replicator that restarts."""
     exempt = s.cause in (Cause.FOUNDING, Cause.FORCED)
-    return not c.failed(s, o, "Stand") and (exempt or c.consistent(s, o))
+    return not c.failed(s, o, "Stand") and (exempt or d.consistent(s, o))
 
 
 def _open(s: State, o: Observation) -> tuple[a.Action, ...]:
@@ -50,7 +52,7 @@ def _parent(s: State, o: Observation) -> Position | None:
     """Where the new epoch begins; None for the end of this server's own journal."""
     outcome = o.outcome(f"Drain {s.epoch}")
     end = o.guard.position if o.guard is not None else None
-    if outcome is not None and c.drained(s, o):
+    if outcome is not None and d.drained(s, o):
         end = outcome.position
     if s.cause is Cause.FOUNDING and end is not None and end.sequence > 0:
         # What lies here now did not come from the history alone: nobody stands at the point where
@@ -122,77 +124,77 @@ def _in_turn(s: State, o: Observation) -> bool:
 
     A server that lost its lease or its gate has no such time: its writes fail already.
     """
-    return s.role is not Role.DEMOTING or s.row not in ON_PURPOSE or c.units_stopped(s, o)
+    return s.role is not Role.DEMOTING or s.row not in ON_PURPOSE or w.units_stopped(s, o)
 
 
 _FOLLOW = (
     Row(
         "flag-off",
         (*OUTSIDE, *LEAVING, Role.SWITCHING),
-        c.flag_up,
+        w.flag_up,
         "No protected unit may be started here any more.",
         deeds=_simply(a.LowerFlag()),
     ),
     Row(
         "address-off",
         (*OUTSIDE, *LEAVING),
-        c.all_of(c.address_not_down, _in_turn),
+        c.all_of(w.address_not_down, _in_turn),
         "The public address is given up.",
         deeds=_simply(a.AddressDown()),
     ),
     Row(
         "gate-shut",
         (*OUTSIDE, *LEAVING),
-        c.all_of(c.gate_not_closed, _in_turn),
+        c.all_of(d.gate_not_closed, _in_turn),
         "The gate is closed: nothing may be written here.",
         deeds=_simply(a.CloseGate(0)),
     ),
     Row(
         "units-off",
         FOLLOWING,
-        c.all_of(c.protects, c.units_not_stopped),
+        c.all_of(c.protects, w.units_not_stopped),
         "The protected units are stopped: they run on the active server only.",
         deeds=_stop,
     ),
     Row(
         "units-off-demoted",
         LEAVING,
-        c.units_not_stopped,
+        w.units_not_stopped,
         "The protected units are stopped.",
         deeds=_stop_demoted,
     ),
     Row(
         "units-held",
         (*OUTSIDE, *LEAVING, Role.PROMOTING, Role.ACTIVE),
-        c.units_not_held,
+        w.units_not_held,
         "The protected units may start only while this server is active.",
         deeds=lambda s, o: (a.HoldUnits(o.group.units),),
     ),
     Row(
         "arm",
         FOLLOWING,
-        c.all_of(c.gate_closed, c.units_stopped, c.negated(c.armed)),
+        c.all_of(d.gate_closed, w.units_stopped, c.negated(d.armed)),
         "The closed gate is put over every protected path.",
         deeds=lambda s, o: (a.Arm(o.group.trees),),
     ),
     Row(
         "disarm",
         (Role.UNPROTECTED,),
-        c.all_of(c.gate_closed, c.negated(c.protects), c.negated(c.armed)),
+        c.all_of(d.gate_closed, c.negated(c.protects), c.negated(d.armed)),
         "Nothing is protected any more: the directories are plain again.",
         deeds=_simply(a.Arm(())),
     ),
     Row(
         "follow-stream",
         FOLLOWING,
-        c.all_of(c.armed, c.gate_closed, c.negated(c.is_target)),
+        c.all_of(d.armed, d.gate_closed, c.negated(d.is_target)),
         "This server receives from whoever is active.",
         deeds=_simply(a.BecomeTarget()),
     ),
     Row(
         "release-unused",
         OUTSIDE,
-        c.all_of(c.gate_closed, _release_wanted),
+        c.all_of(d.gate_closed, _release_wanted),
         "The lease is given back, since this server does not act on it.",
         deeds=_simply(a.Release()),
     ),
@@ -209,14 +211,14 @@ _PROMOTE = (
     Row(
         "stay-target",
         (Role.PROMOTING,),
-        c.all_of(c.lease_held, c.negated(c.gate_open), c.negated(c.at_end), c.negated(c.is_target)),
+        c.all_of(c.lease_held, c.negated(d.gate_open), c.negated(d.at_end), c.negated(d.is_target)),
         "What was received is looked up.",
         deeds=_simply(a.BecomeTarget()),
     ),
     Row(
         "seal",
         (Role.PROMOTING,),
-        c.all_of(c.lease_held, c.negated(c.sealed)),
+        c.all_of(c.lease_held, c.negated(d.sealed)),
         "Nothing of an older epoch is taken any more.",
         deeds=lambda s, o: (a.Seal(s.epoch),),
     ),
@@ -231,14 +233,14 @@ _PROMOTE = (
         "drain",
         (Role.PROMOTING,),
         # In one lane with the seal, so it comes after it without another turn between them.
-        c.all_of(c.lease_held, c.negated(c.gate_open), c.negated(c.at_end)),
+        c.all_of(c.lease_held, c.negated(d.gate_open), c.negated(d.at_end)),
         "Everything received is applied, and what others have received beyond it.",
-        deeds=lambda s, o: (a.Drain(s.epoch, c.ahead_of(o)),),
+        deeds=lambda s, o: (a.Drain(s.epoch, d.ahead_of(o)),),
     ),
     Row(
         "open",
         (Role.PROMOTING,),
-        c.all_of(c.lease_held, c.sealed, c.at_end, c.negated(c.gate_open)),
+        c.all_of(c.lease_held, d.sealed, d.at_end, c.negated(d.gate_open)),
         "The gate is opened under epoch {epoch}.",
         deeds=_open,
     ),
@@ -248,42 +250,42 @@ _SERVE = (
     Row(
         "flag-on",
         (Role.PROMOTING, Role.ACTIVE),
-        c.all_of(c.lease_held, c.gate_open, c.negated(c.flag_up)),
+        c.all_of(c.lease_held, d.gate_open, c.negated(w.flag_up)),
         "Protected units may be started here.",
         deeds=_simply(a.RaiseFlag()),
     ),
     Row(
         "address-on",
         (Role.PROMOTING, Role.ACTIVE),
-        c.all_of(c.lease_held, c.gate_open, c.address_missing),
+        c.all_of(c.lease_held, d.gate_open, w.address_missing),
         "The public address is taken.",
         deeds=_simply(a.AddressUp()),
     ),
     Row(
         "ship",
         (Role.PROMOTING, Role.ACTIVE),
-        c.all_of(c.lease_held, c.gate_open, c.negated(c.is_source)),
+        c.all_of(c.lease_held, d.gate_open, c.negated(d.is_source)),
         "The journal is shipped to the other servers.",
         deeds=lambda s, o: (a.BecomeSource(s.epoch),),
     ),
     Row(
         "units-on",
         (Role.PROMOTING, Role.ACTIVE),
-        c.all_of(c.lease_held, c.gate_open, c.flag_up, c.units_not_running, c.negated(c.stopping)),
+        c.all_of(c.lease_held, d.gate_open, w.flag_up, w.units_not_running, c.negated(w.stopping)),
         "The protected units are started.",
         deeds=_start,
     ),
     Row(
         "policy",
         (Role.PROMOTING, Role.ACTIVE),
-        c.all_of(c.lease_held, c.gate_open, upkeep.policy_differs),
+        c.all_of(c.lease_held, d.gate_open, upkeep.policy_differs),
         "What an fsync waits for follows the record.",
         deeds=lambda s, o: (upkeep.wanted_policy(s, o),),
     ),
     Row(
         "keep-record",
         (Role.ACTIVE,),
-        c.all_of(c.lease_held, c.gate_open, _has_proposal),
+        c.all_of(c.lease_held, d.gate_open, _has_proposal),
         "A change of the record is proposed to the voters.",
         deeds=_propose,
     ),
@@ -293,35 +295,35 @@ _HAND_OVER = (
     Row(
         "switch-stop",
         (Role.SWITCHING,),
-        c.units_not_stopped,
+        w.units_not_stopped,
         "The protected units are stopped for the switchover.",
         deeds=_stop,
     ),
     Row(
         "switch-address",
         (Role.SWITCHING,),
-        c.all_of(c.units_stopped, c.address_not_down),
+        c.all_of(w.units_stopped, w.address_not_down),
         "The public address is given up for the switchover.",
         deeds=_simply(a.AddressDown()),
     ),
     Row(
         "switch-shut",
         (Role.SWITCHING,),
-        c.all_of(c.units_stopped, c.gate_not_closed),
+        c.all_of(w.units_stopped, d.gate_not_closed),
         "The gate is closed; what was written last is on its way to {partner}.",
         deeds=_simply(a.CloseGate(SWITCH_GRACE_MS)),
     ),
     Row(
         "switch-vote",
         (Role.SWITCHING,),
-        c.all_of(c.lease_held, c.out_of_service, c.partner_at_end, _partner_must_vote),
+        c.all_of(c.lease_held, w.out_of_service, d.partner_at_end, _partner_must_vote),
         "{partner} becomes a voter, so that it can take the lease.",
         deeds=_propose_partner,
     ),
     Row(
         "switch-release",
         (Role.SWITCHING,),
-        c.all_of(c.lease_held, c.out_of_service, c.partner_at_end, _partner_votes),
+        c.all_of(c.lease_held, w.out_of_service, d.partner_at_end, _partner_votes),
         "{partner} holds everything; the lease is released for it.",
         deeds=_simply(a.Release()),
     ),

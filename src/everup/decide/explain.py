@@ -5,6 +5,7 @@ that `status` shows, and the reason why a request is refused. Called by `decide`
 """
 
 from everup.decide import conditions as c
+from everup.decide import data as d
 from everup.decide import standing
 from everup.model.observation import Observation
 from everup.model.role import Role, State
@@ -69,8 +70,8 @@ def _switchover_refusal(s: State, o: Observation) -> tuple[str, str]:
 
 def not_ready(o: Observation, server: str) -> str:
     """Why the active role cannot be handed to `server` now; "" when it can."""
-    found = c.follower(o, server)
-    if c.journal_bad(o):
+    found = d.follower(o, server)
+    if d.journal_bad(o):
         return f"what {o.server} writes does not reach its journal"
     if c.silent(o, server):
         return f"{server} is not heard"
@@ -91,7 +92,7 @@ def _failover_refusal(s: State, o: Observation) -> tuple[str, str]:
     acting = c.acting_peer(o)
     if acting:
         return "other-active", f"{acting} is active; use a switchover"
-    if o.request is not None and o.request.force and c.inconsistent(s, o):
+    if o.request is not None and o.request.force and d.inconsistent(s, o):
         return "data-incomplete", _incomplete(s, o)
     return "not-ready", standing.why_not(s, o) or f"{o.server} {situation(s, o)}"
 

@@ -6,6 +6,7 @@ and by the simulator. A check has a name, which is the promise or the step that 
 """
 
 from everup.decide import conditions as c
+from everup.decide import data as d
 from everup.model import action as a
 from everup.model.action import Decision
 from everup.model.observation import Observation
@@ -27,12 +28,12 @@ def _single_active(s: State, o: Observation, act: a.Action) -> None:
         assert c.lease_held(s, o), f"{act.key}: only under the lease that this server acts on"
     if isinstance(act, a.OpenGate):
         assert act.epoch == s.epoch == c.held_epoch(o), "the gate opens under the held epoch"
-        assert c.sealed(s, o), "the gate opens after the older epochs were sealed"
-        assert c.at_end(s, o), "the gate opens when everything received is applied"
+        assert d.sealed(s, o), "the gate opens after the older epochs were sealed"
+        assert d.at_end(s, o), "the gate opens when everything received is applied"
     if isinstance(act, a.AddressUp | a.StartUnits):
-        assert c.gate_open(s, o), f"{act.key}: clients are let in when the gate is open"
+        assert d.gate_open(s, o), f"{act.key}: clients are let in when the gate is open"
     if isinstance(act, a.Release):
-        assert c.gate_closed(s, o), "the lease is released behind a closed gate"
+        assert d.gate_closed(s, o), "the lease is released behind a closed gate"
         assert not o.flag, "the lease is released when no unit may be started"
 
 
@@ -49,7 +50,7 @@ def _durable(s: State, o: Observation, act: a.Action) -> None:
         waited = set(o.guard.must_acknowledge) if o.guard is not None else set()
         assert added <= waited, f"{added} is added before fsync waits for it"
     if isinstance(act, a.Stand) and not act.force:
-        assert s.cause is Cause.FOUNDING or c.consistent(s, o), (
+        assert s.cause is Cause.FOUNDING or d.consistent(s, o), (
             "a server without a consistent copy does not stand by itself"
         )
 

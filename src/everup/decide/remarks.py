@@ -7,7 +7,9 @@ once; a trouble holds on while it lasts, and the agent tells it once. Called by 
 from dataclasses import replace
 
 from everup.decide import conditions as c
+from everup.decide import data as d
 from everup.decide import upkeep
+from everup.decide import work as w
 from everup.decide.duties import FOLLOWING
 from everup.decide.row import Row
 from everup.model.observation import Observation
@@ -90,19 +92,19 @@ def _trouble_words(s: State, o: Observation) -> dict[str, str]:
 
 
 def _exposed(s: State, o: Observation) -> bool:
-    return not s.exposed and c.recovery_point_ms(o) >= EXPOSED_MS
+    return not s.exposed and d.recovery_point_ms(o) >= EXPOSED_MS
 
 
 def _exposed_no_more(s: State, o: Observation) -> bool:
     known = o.replicator is not None and o.replicator.role == "source"
-    return s.exposed and known and c.recovery_point_ms(o) < EXPOSED_MS // 2
+    return s.exposed and known and d.recovery_point_ms(o) < EXPOSED_MS // 2
 
 
 def _exposed_words(s: State, o: Observation) -> dict[str, str]:
     others = o.replicator.followers if o.replicator is not None else ()
     best = min(others, key=lambda other: other.oldest_ms, default=None)
     return {
-        "seconds": str(c.recovery_point_ms(o) // 1000),
+        "seconds": str(d.recovery_point_ms(o) // 1000),
         "bytes": str(best.queue_bytes if best is not None else 0),
     }
 
@@ -112,7 +114,7 @@ def _promotion_stuck(s: State, o: Observation) -> bool:
 
 
 def _journal_bad(s: State, o: Observation) -> bool:
-    return c.journal_bad(o)
+    return d.journal_bad(o)
 
 
 def _apply_stopped(s: State, o: Observation) -> bool:
@@ -242,7 +244,7 @@ REMARKS: tuple[Row, ...] = (
     Row(
         "units-failed",
         (Role.ACTIVE,),
-        c.start_failed,
+        w.start_failed,
         "The applications do not run on {server}: {units}.",
         words=_trouble_words,
         severity="critical",

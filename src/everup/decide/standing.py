@@ -5,6 +5,8 @@ sentence; the same text is what `status` shows. Called by the table and by `deci
 """
 
 from everup.decide import conditions as c
+from everup.decide import data as d
+from everup.decide import work as w
 from everup.model.observation import Observation
 from everup.model.role import State
 
@@ -35,14 +37,14 @@ def _not_allowed(s: State, o: Observation) -> str:
         return "held back while a change is being made"
     if o.stopping:
         return f"{o.server} is being shut down"
-    if not c.founded(s, o):
+    if not d.founded(s, o):
         return "waiting for the first protect of this group to finish"
     if not c.listed(s, o):
         names = ", ".join(c.record(o).may_take_over) or "nobody"
         return f"waiting: this server is not on the list of those that may take over ({names})"
-    if not c.consistent(s, o):
+    if not d.consistent(s, o):
         return "waiting for the missing data: what is here is not yet at any one position"
-    if not c.armed(s, o):
+    if not d.armed(s, o):
         return "waiting until the closed gate stands over every protected path"
     return ""
 
@@ -56,7 +58,7 @@ def _taken(s: State, o: Observation) -> str:
 
 def _later(s: State, o: Observation) -> str:
     """Passing reasons: somebody better is expected, or the voters said no a moment ago."""
-    if c.handing_over(s, o):
+    if w.handing_over(s, o):
         return f"waiting for {s.partner} to take the active role"
     wanted = preferred(s, o)
     if wanted and not c.asked_failover(s, o):
@@ -90,7 +92,7 @@ def _better(o: Observation) -> str:
     trouble leaves it to any other."""
     names = succession(o)
     data = o.replicator
-    sound = data is not None and not data.trouble and not c.journal_bad(o)
+    sound = data is not None and not data.trouble and not d.journal_bad(o)
     names = names[: _rank(o)] if sound else tuple(n for n in names if n != o.server)
     return next((n for n in names if _fit(o, n)), "")
 

@@ -10,6 +10,7 @@ and until *after* it was taken off. The list is therefore always a part of those
 from dataclasses import replace
 
 from everup.decide import conditions as c
+from everup.decide import data as d
 from everup.model.action import Propose, SetPolicy
 from everup.model.observation import Mode, Observation
 from everup.model.role import Doubt, Joining, State
@@ -73,7 +74,7 @@ def removal_when_promoting(s: State, o: Observation) -> Propose | None:
     """
     names = c.record(o).may_take_over
     waits = o.group.mode == "durable" and not o.group.may_degrade
-    leaving = {n for n in names if c.silent(o, n) or (c.gate_open(s, o) and _must_leave(s, o, n))}
+    leaving = {n for n in names if c.silent(o, n) or (d.gate_open(s, o) and _must_leave(s, o, n))}
     kept = tuple(n for n in names if n == o.server or waits or n not in leaving)
     return Propose(may_take_over=kept) if kept != names and o.keeper is not None else None
 
@@ -85,10 +86,10 @@ def _must_leave(s: State, o: Observation, server: str) -> bool:
     if c.record(o).mode == "durable":
         return doubted and o.group.may_degrade
     # Async: a peer that is only away may still take over, as long as what it lacks is bounded.
-    found = c.follower(o, server)
+    found = d.follower(o, server)
     if found is None:
         return False
-    if doubted and c.journal_bad(o):
+    if doubted and d.journal_bad(o):
         return True
     resynced = doubted and found.connected and not found.in_sync
     return resynced or found.queue_bytes > o.group.max_loss_bytes
@@ -104,7 +105,7 @@ def _addition(s: State, o: Observation) -> Propose | None:
 
 
 def _holds_all(o: Observation, joining: Joining) -> bool:
-    found = c.follower(o, joining.server)
+    found = d.follower(o, joining.server)
     waited_for = o.guard is not None and joining.server in o.guard.must_acknowledge
     return (
         waited_for
@@ -182,10 +183,10 @@ def doubts_now(s: State, o: Observation) -> tuple[Doubt, ...]:
 
 
 def _doubtful(o: Observation, server: str) -> bool:
-    found = c.follower(o, server)
+    found = d.follower(o, server)
     return (
         c.silent(o, server)
-        or c.journal_bad(o)
+        or d.journal_bad(o)
         or found is None
         or not found.connected
         or not found.in_sync
@@ -195,7 +196,7 @@ def _doubtful(o: Observation, server: str) -> bool:
 
 def _doubted_for_ms(s: State, o: Observation, server: str) -> int:
     since = next((d.since_ms for d in s.doubts if d.server == server), o.now_ms)
-    found = c.follower(o, server)
+    found = d.follower(o, server)
     return max(o.now_ms - since, found.oldest_ms if found is not None else 0)
 
 
@@ -213,14 +214,14 @@ def joining_now(s: State, o: Observation) -> tuple[Joining, ...]:
 
 
 def _ready(o: Observation, server: str) -> bool:
-    found = c.follower(o, server)
+    found = d.follower(o, server)
     return (
         found is not None
         and found.connected
         and found.in_sync
         and found.acknowledged is not None
         and not c.silent(o, server)
-        and not c.journal_bad(o)
+        and not d.journal_bad(o)
         and found.oldest_ms <= o.group.degrade_ms
         and found.queue_bytes <= o.group.max_loss_bytes // 2
     )

@@ -8,7 +8,7 @@ Called by the agent's loop and by `reading`. Pure.
 import json
 from typing import Any
 
-from everup.decide.conditions import consistent, recovery_point_ms
+from everup.decide.data import consistent, recovery_point_ms
 from everup.model.observation import Observation, PeerFacts, Replicator
 from everup.model.position import Position
 from everup.model.role import Role, State
