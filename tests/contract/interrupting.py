@@ -55,7 +55,7 @@ class Interrupted:
             (root / f"large{number % 4}").mkdir(exist_ok=True)
             (root / f"large{number % 4}" / f"{number}").write_bytes(os.urandom(1 << 20))
 
-    def start(self) -> None:
+    def start(self, *, writing: bool = True) -> None:
         pair = self.pair
         self.cable.start()
         pair.guard.open(1, "alpha")
@@ -64,7 +64,8 @@ class Interrupted:
         pair.beta.start()
         pair.beta.call("target")
         self._source()
-        self._writer.start()
+        if writing:
+            self._writer.start()
 
     def _source(self) -> None:
         peers = [{"server": "beta", "addresses": [CABLE_ADDRESS]}]
@@ -136,7 +137,8 @@ class Interrupted:
 
     def compare(self) -> None:
         self._stopped.set()
-        self._writer.join()
+        if self._writer.is_alive():
+            self._writer.join()
         self.settle()
         self.pair.compare()
 

@@ -224,3 +224,30 @@ def test_what_the_quota_drops_is_said_and_compared(tmp_path: Path) -> None:
         assert sync["compared_bytes"] < 25 << 20 and untouched > 30 << 20, sync
     finally:
         pair.stop()
+
+
+def test_a_narrowed_copy_that_is_broken_off_stays_narrowed(pair: Pair) -> None:
+    """By a kill on either side: what was changed since is still known, the rest still equal."""
+    untouched = 60 << 20
+    (pair.alpha.lower() / "untouched").write_bytes(os.urandom(untouched))
+    pair.start()
+    pair.wait_in_sync()
+    busy(pair, "before", 2)
+    pair.settle()
+    with pair.guard.journal_failing():
+        pair.guard.create("new")
+        for number in range(24):
+            pair.guard.write("new", number << 20, os.urandom(1 << 20))
+    told = pair.beta.log
+    for begun, victim in ((2, pair.beta), (3, pair.alpha)):
+        wait_for(lambda n=begun: told.read_text().count("resync-started") == n, 20, "copying")
+        victim.kill()
+        assert b"until" not in pair.beta.places.tree.read_bytes(), "the copy was through already"
+        victim.start()
+        pair.beta.call("target") if victim is pair.beta else pair.source()
+    pair.settle(40)
+    pair.compare()
+    log = pair.alpha.log.read_text()
+    assert log.count("holds an unfinished copy on top of") == 2, log
+    assert pair.beta.call("status")["sync"]["compared_bytes"] < untouched
+    assert log.count("its trees are compared") == 1, "only the first copy"

@@ -1,6 +1,8 @@
 """A sync that is interrupted at any moment ends whole, by itself; what the passive is meanwhile."""
 
+import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from interrupting import Interrupted
 from replicating import wait_for
 
 from everup.errors import EverupError
+from everup.journal.writer import JournalWriter
 
 pytestmark = pytest.mark.fuse  # needs root: trusted extended attributes
 
@@ -66,3 +69,25 @@ def test_between_begin_and_end_the_passive_is_nothing_that_could_take_over(
     peers = [{"server": "beta", "addresses": ["127.0.0.99"]}]
     interrupted.pair.alpha.call("source", epoch=6, peers=peers)
     interrupted.compare()
+
+
+def test_what_a_copy_reads_again_is_kept_until_it_has_read_it(interrupted: Interrupted) -> None:
+    """The stream goes on during a copy and its peer acknowledges it, so nothing else would keep
+    the segments in which the copy looks for what was renamed meanwhile."""
+    pair = interrupted.pair
+    pair.guard.journal = JournalWriter(pair.alpha.places.journal, segment_bytes=1 << 20)
+    for number in range(36):
+        (pair.alpha.lower() / f"large_more{number}").write_bytes(os.urandom(1 << 20))
+    interrupted.start(writing=False)
+    journal = pair.alpha.places.journal
+    segments = 1
+    while not pair.peer()["in_sync"]:
+        pair.guard.write("large_more0", 0, os.urandom(256 << 10))
+        pair.guard.end_batch()
+        segments = max(segments, len(list(journal.glob("*.segment"))))
+        time.sleep(0.05)
+    assert segments > 4, "something was there to be released"
+    wait_for(lambda: len(list(journal.glob("*.segment"))) <= 2, 10, "released")
+    interrupted.compare()
+    log = pair.alpha.log.read_text()
+    assert log.count("resync-started") == 1 and "not in this journal" not in log, log

@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.lab.ground import SCALE, Ground, wait
 
+from everup.errors import EverupError
 from everup.lab import Lab
 from everup.lab.database import PROTECTED
 from everup.lab.endure.scene import Scene
@@ -81,10 +82,21 @@ def run(memory: dict[str, Any], keep: Callable[[], None]) -> None:
     try:
         ground.build()
         _story(ground, memory["steps"], keep)
-    except AssertionError as broken:
+    except (AssertionError, EverupError) as broken:
         memory["findings"].append(f"after {list(memory['steps'])}: {broken}")
+        _keep_logs(ground)
     finally:
         ground.down()
+
+
+def _keep_logs(ground: Three) -> None:
+    """What every server has said, to find out why."""
+    directory = PROJECT / "build/soak"
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in ground.lab.data_servers:
+        words = ("journalctl", "-u", "everup-*", "-o", "short-iso-precise", "--no-pager")
+        said = ground.quietly(lambda name=name, words=words: ground.run(name, *words).output)
+        (directory / f"third-{name}.log").write_text(said or "it has no power")
 
 
 def _story(ground: Three, steps: dict[str, Any], keep: Callable[[], None]) -> None:

@@ -55,6 +55,8 @@ class Agreement:
     resync: Resync | None
     goal_sequence: int | None
     """What the peer must have to count as in sync; None while a resync decides that."""
+    shared: Position | None = None
+    """With a narrowed copy: what was changed behind it has to be known until the copy is proven."""
 
 
 def hello(context: Context, epoch: int, position: Position | None = None) -> Hello:
@@ -148,7 +150,8 @@ def agree(
         fresh = welcome.tree_state == EMPTY
         resync = Resync(context, epoch, place, end, fresh=fresh, scope=scope)
         start = _start(RESYNC, end, choice, resync, shared)
-        return Agreement(choice, end, LogCursor(context.places, end), start, resync, None)
+        log = LogCursor(context.places, end)
+        return Agreement(choice, end, log, start, resync, None, shared)
     assert position is not None
     # With an unproven copy, which is whole, only the proof is made again.
     proof = Resync(context, epoch, place, None) if welcome.unproven else None

@@ -33,6 +33,7 @@ class PeerView:
         self._guard = guard
         self._lag = lag
         self._goal_sequence: int | None = None
+        self._shared_sequence: int | None = None
         self._unequal_since = 0.0
         self.connected = False
         self.resync: Resync | None = None
@@ -57,10 +58,11 @@ class PeerView:
     @property
     def needed_after(self) -> int:
         """The journal has to be kept behind this sequence: a copy reads again what its peer has
-        acknowledged since the copy began."""
+        acknowledged since the copy began; a narrowed one that breaks off begins where it did."""
         resync = self.resync
         begin = resync.needed_after if resync is not None else None
-        return self.durable_sequence if begin is None else min(begin, self.durable_sequence)
+        needed = (self.durable_sequence, begin, self._shared_sequence)
+        return min(sequence for sequence in needed if sequence is not None)
 
     @property
     def in_sync(self) -> bool:
@@ -112,6 +114,7 @@ class PeerView:
         self.sent = self.acknowledged = agreed.begin
         self.applied = None
         self.resync, self._goal_sequence = agreed.resync, agreed.goal_sequence
+        self._shared_sequence = agreed.shared.sequence if agreed.shared is not None else None
         if choice.kind == RESYNC:
             self._context.events.emit("resync-started", choice.sentence, server=self.server)
         elif agreed.goal_sequence is not None:
@@ -177,6 +180,7 @@ class PeerView:
         self.sentence = resync.sentence
         if resync.done and resync.proven is not None:
             self._goal_sequence = resync.proven.sequence
+            self._shared_sequence = None
             self.unequal, self.unreadable = False, ""
             self.sentence, self.code = f"{self.server} is synchronized", "stream"
             self.resync = None

@@ -82,13 +82,21 @@ class ReceiveLog:
         for path in sorted(self.directory.glob("*.segment")):
             if path.name >= first:
                 path.unlink()
-        for info in before:
-            os.link(info.path, self.directory / info.path.name)
+        self._link(before)
         sync_directory(self.directory, "append-receive", self._door)
         self._file.begin(start.sequence + 1, start)
         self._file.sync()
         self.end = start
         self._note_durable()
+
+    def _link(self, segments: list[SegmentInfo]) -> None:
+        """All of them, or nothing but what begins now: it is of use to others only."""
+        try:
+            for info in segments:
+                os.link(info.path, self.directory / info.path.name)
+        except OSError:
+            for path in self.directory.glob("*.segment"):
+                path.unlink()
 
     def append(self, data: bytes, end: Position) -> None:
         """Write a checked batch; it is durable after `sync`. Raises OSError (ENOSPC, EDQUOT) also
