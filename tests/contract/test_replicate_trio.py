@@ -1,8 +1,6 @@
 """The third server: star and chain, changes of role, absences; nobody is compared anew for them."""
 
-import os
 import random
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,15 +142,14 @@ def test_what_only_the_third_has_received_is_fetched_before_the_second_goes_on(t
     trio.start()
     compared = trio.comparisons()
     trio.settle()
-    beta = trio["beta"].process
-    assert beta is not None
-    os.kill(beta.pid, signal.SIGSTOP)
+    trio["beta"].kill()
     trio.write("only-on-gamma", 3)
     end = trio.guard.end_batch()
     wait_for(lambda: trio["gamma"].call("status")["received"] == end.to_json(), 10, "received")
     trio["alpha"].kill()
     trio.guard.stop()
-    os.kill(beta.pid, signal.SIGCONT)
+    trio.revive("beta")
+    assert not (trio["beta"].lower() / "only-on-gamma").exists()
     trio.promote("beta", ask=("gamma",))
     assert (trio["beta"].lower() / "only-on-gamma").stat().st_size == 3 << 20
     work(trio, 13)

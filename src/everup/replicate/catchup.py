@@ -49,24 +49,12 @@ def choose_catch_up(
     if missing_trees and position is not None:
         trees = ", ".join(map(str, missing_trees))
         return CatchUp(RESYNC, f"{server} does not hold tree {trees} yet: its trees are compared")
-    if position is None and base is not None and base.epoch >= unclean_epoch and not missing_trees:
-        return CatchUp(
-            RESYNC,
-            f"{server} was active and did not stop cleanly: what it wrote last is compared, and "
-            f"the journal goes on from {base.epoch}/{base.sequence}",
-            base,
-        )
-    if partial is not None and (partial.epoch < unclean_epoch or missing_trees):
+    if missing_trees or (base is not None and base.epoch < unclean_epoch):
+        base = None
+    if missing_trees or (partial is not None and partial.epoch < unclean_epoch):
         partial = None
-    if position is None and partial is not None and dirty_objects is not None:
-        return CatchUp(
-            RESYNC,
-            f"{server} holds an unfinished copy on top of {partial.epoch}/{partial.sequence}; what "
-            f"was changed since is known: the content of {dirty_objects} objects is compared",
-            narrowed=True,
-        )
     if position is None:
-        return CatchUp(RESYNC, f"{server} {_why_nowhere(tree_state)}: its trees are compared")
+        return _from_nowhere(server, tree_state, base, partial, dirty_objects)
     where = f"{position.epoch}/{position.sequence}"
     if unreadable:
         return CatchUp(
@@ -100,6 +88,31 @@ def choose_catch_up(
         f"{server} stands at {where}, which is not in the history of this server: "
         "its trees are compared",
     )
+
+
+def _from_nowhere(
+    server: str,
+    tree_state: str,
+    base: Position | None,
+    partial: Position | None,
+    dirty_objects: int | None,
+) -> CatchUp:
+    """Its trees are at no position; `base` and `partial` are what they hold in part."""
+    if base is not None:
+        return CatchUp(
+            RESYNC,
+            f"{server} was active and did not stop cleanly: what it wrote last is compared, and "
+            f"the journal goes on from {base.epoch}/{base.sequence}",
+            base,
+        )
+    if partial is not None and dirty_objects is not None:
+        return CatchUp(
+            RESYNC,
+            f"{server} holds an unfinished copy on top of {partial.epoch}/{partial.sequence}; what "
+            f"was changed since is known: the content of {dirty_objects} objects is compared",
+            narrowed=True,
+        )
+    return CatchUp(RESYNC, f"{server} {_why_nowhere(tree_state)}: its trees are compared")
 
 
 def _why_nowhere(tree_state: str) -> str:
