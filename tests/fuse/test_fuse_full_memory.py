@@ -3,6 +3,7 @@ cannot be had (SIGBUS), and what cannot be kept over the worker's death is said.
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from guarding import GuardProcess
 
+from everup.capture.behind import STARTING
 from everup.errors import EverupError
 from everup.journal.dirty import BLOCK_BYTES, DirtyMap
 from everup.journal.operation import encode_write
@@ -54,15 +56,20 @@ def cramped(tmp_path: Path) -> Iterator[GuardProcess]:
 
 
 def fill(place: Path) -> Path:
-    """Take all room that is left; returns what to remove."""
-    free = os.statvfs(place)
-    with (place / "ballast").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
-    return place / "ballast"
+    """Take all room that is left, and see that it is; returns what to remove."""
+    ballast = place / "ballast"
+    while room := os.statvfs(place).f_bavail * os.statvfs(place).f_frsize:
+        with ballast.open("ab") as file:
+            os.posix_fallocate(file.fileno(), file.tell(), room)
+    return ballast
 
 
 def test_files_beyond_the_room_are_served(cramped: GuardProcess) -> None:
     cramped.open()
+    for _ in range(500):
+        if cramped.call("status")["behind"]["state"] != STARTING:
+            break
+        time.sleep(0.01)
     fill(cramped.places.guard_memory)
     for number in range(SHORT):
         (cramped.tree / f"{number}").touch()

@@ -5,6 +5,7 @@ in the guard's memory, so it is gone after a boot.
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,11 @@ class Behind:
         self._changed = True
 
     def keep(self) -> None:
-        """Let others see what has changed."""
+        """Let others see what has changed; with the next change if there is no room for it now."""
         if self._changed:
-            save_json(self._path, self._value, operation="save-behind")
-            self._changed = False
+            with suppress(OSError):
+                save_json(self._path, self._value, operation="save-behind")
+                self._changed = False
 
 
 def news(before: dict[str, Any], now: dict[str, Any]) -> str:
