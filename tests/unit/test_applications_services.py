@@ -36,7 +36,11 @@ async def test_applications_are_held_exactly_as_wanted(
     await services.hold(("db", "web"))
     drop_in = tmp_path / "db.service.d/50-everup.conf"
     assert f"ConditionPathExists={tmp_path / 'active'}" in drop_in.read_text()
-    assert "Requires=everup-guard.service" in drop_in.read_text()
+    assert "Wants=everup-guard.service" in drop_in.read_text()
+    assert "After=everup-guard.service" in drop_in.read_text()
+    # A restart of the guard, also systemd's own after its death, must not reach the application.
+    for word in ("Requires", "Requisite", "BindsTo", "PartOf"):
+        assert f"{word}=" not in drop_in.read_text()
     with pytest.raises(SystemdError):
         await services.start(("db",), 1000)
     await services.hold(("db",))

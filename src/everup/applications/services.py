@@ -29,11 +29,16 @@ def unit_name(name: str) -> str:
 
 
 def drop_in_text(flag: Path) -> str:
-    """What holds a unit back. It must be stopped before the guard and started after it."""
+    """What holds a unit back. It must be stopped before the guard and started after it.
+
+    Not `Requires=`: when the guard dies systemd starts it again as a restart, which it passes on to
+    all that require it. It would stop the application first, which waits for the guard: both for
+    ever. The flag alone keeps a unit from starting where no gate is open.
+    """
     return (
         "# Written by Everup while this unit is protected; removed by `everup unprotect`.\n"
         "[Unit]\n"
-        "Requires=everup-guard.service\n"
+        "Wants=everup-guard.service\n"
         "After=everup-guard.service\n"
         f"ConditionPathExists={flag}\n"
     )

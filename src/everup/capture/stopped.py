@@ -12,18 +12,21 @@ from everup.places import Places
 
 UNIT = "everup-guard.service"
 ASK_S = 5.0
+ENDING = ("stop", "restart", "try-restart")
 
 
-def told_to_stop(job: str) -> bool:
-    """Whether systemd has a job for the unit: then somebody asked; a death by itself has none.
+def told_to_stop(jobs: str) -> bool:
+    """Whether systemd has a job that ends the unit: somebody asked; a death by itself has none.
 
-    `job` is what `systemctl show --property Job` prints as value: a number, 0 or nothing if none.
+    `jobs` is what `systemctl list-jobs` prints: number, unit, type, state. A job that starts it
+    says nothing: units that want it, and died with it, are being started again.
     """
-    return job.strip() not in ("", "0")
+    lines = (line.split() for line in jobs.splitlines())
+    return any(len(words) == 4 and words[1] == UNIT and words[2] in ENDING for words in lines)
 
 
 def main() -> int:
-    words = ["systemctl", "show", "--value", "--property", "Job", UNIT]
+    words = ["systemctl", "list-jobs", "--no-legend", "--plain", UNIT]
     answer = subprocess.run(words, capture_output=True, text=True, timeout=ASK_S, check=False)
     if told_to_stop(answer.stdout):
         close_at_boot(Places.real())
