@@ -38,6 +38,14 @@ def test_what_is_wrong_is_a_warning_of_its_own(
     assert found["id"] == identifier and words in found["sentence"] and found["remedy"]
 
 
+def test_shared_memory_without_room_is_a_warning() -> None:
+    memory = {"state": "full", "sentence": "/run is full"}
+    (found,) = data_warnings("a", {**WELL, "memory": memory}, {}, QUOTA)
+    assert found["id"] == "guard-memory" and "/run is full" in found["sentence"]
+    ok = {"state": "ok", "sentence": ""}
+    assert data_warnings("a", {**WELL, "memory": ok}, {}, QUOTA) == []
+
+
 def test_what_waits_to_be_applied_is_held_against_the_quota() -> None:
     (found,) = data_warnings("a", WELL, {"receive_queue": {"bytes": QUOTA}}, QUOTA)
     assert found["id"] == "receive-log-quota" and "the receive log of a" in found["sentence"]

@@ -1,4 +1,4 @@
-"""What is worth a warning about this server's data: journal, receive log, writes behind mounts.
+"""What is worth a warning about this server's data: its logs, writes behind mounts, memory.
 
 What enters: the last status answers of guard and replicator, the quota. What leaves: warnings of
 `everup status`. Called by `status_view`. Pure; an answer that is missing warns of nothing here.
@@ -21,6 +21,7 @@ def data_warnings(server: str, guard: Json, replicator: Json, quota_bytes: int) 
         _full(server, "journal", _count(journal, "bytes"), quota_bytes),
         _full(server, "receive log", _count(received, "bytes"), quota_bytes),
         _behind(server, guard.get("behind") or {}),
+        _memory(server, guard.get("memory") or {}),
     )
     return [warning for warning in found if warning is not None]
 
@@ -59,6 +60,13 @@ def _behind(server: str, behind: Json) -> Json | None:
     times = "once" if count == 1 else f"{count} times"
     sentence = f"{server} was written to behind the mounts {times} since it was started{who}"
     return _warning("behind-mount", sentence, "everup sync compares and brings the others up")
+
+
+def _memory(server: str, memory: Json) -> Json | None:
+    if memory.get("state", "ok") == "ok":
+        return None
+    remedy = f"make room there on {server}; it is used again from the next opening of the gate on"
+    return _warning("guard-memory", f"{server}: {memory['sentence']}", remedy)
 
 
 def _count(value: Json, name: str) -> int:
