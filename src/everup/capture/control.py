@@ -5,6 +5,7 @@ ends. Called by the worker's control server; see `Guard` for what they do.
 """
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -13,13 +14,13 @@ from typing import Any
 
 from everup.capture import gate
 from everup.capture.behind import load_behind, news
+from everup.capture.followers import latest
 from everup.capture.gate import ArmedTree
 from everup.capture.guard import Guard, OpenRequest
 from everup.capture.order import Policy
 from everup.capture.protocol import HAS_RESEND
 from everup.errors import BadInput, Refused
 from everup.journal.segment import list_segments
-from everup.journal.writer import Closed
 from everup.model.position import position_or_none
 from everup.wire.local import Reply, Stream
 
@@ -176,20 +177,20 @@ class Control:
             if line.get("verb") == "acknowledged":
                 self._acknowledged(line)
 
-        return Stream(self._batch_ends(), on_line)
+        def on_open(connection: socket.socket) -> Callable[[], None]:
+            followers = self._guard.order.followers
+            followers.add(connection)
+            return lambda: followers.remove(connection)
+
+        return Stream(self._batch_ends(), on_line, on_open)
 
     def _batch_ends(self) -> Iterator[Reply]:
-        """Every batch end that is the newest one when we look; slow readers skip some."""
+        """The newest batch end once more, now and then: the others come from whoever closes them.
+        It also finds out that nobody listens any more."""
         order = self._guard.order
-        last: Closed | None = None
         while True:
-            closed = order.wait_closed(last, FOLLOW_IDLE_S)
-            if closed is not None and closed is not last:
-                last = closed
-                yield {"closed": _closed_json(closed), "journal": order.journal_state}
-            else:
-                # Nothing new: a line now and then finds out that nobody listens any more.
-                yield {"idle": True, "journal": order.journal_state}
+            yield latest(order.closed, order.journal_state)
+            time.sleep(FOLLOW_IDLE_S)
 
     def _subscribe(self, _: dict[str, Any]) -> Stream:
         return Stream(self._events())
@@ -239,7 +240,3 @@ def _policy_of(arguments: dict[str, Any]) -> Policy:
     if mode not in ("async", "durable"):
         raise BadInput(f"unknown mode {mode!r}", code="bad-mode")
     return Policy(mode, tuple(str(name) for name in arguments.get("must_acknowledge", ())))
-
-
-def _closed_json(closed: Closed) -> Reply:
-    return {**closed.position.to_json(), "segment": closed.segment.name, "offset": closed.offset}

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from everup.capture.batchends import BatchEnds
 from everup.capture.descriptors import Hot
+from everup.capture.followers import Followers
 from everup.capture.lower import LowerTree
 from everup.capture.slots import Slot
 from everup.capture.touched import Touched
@@ -98,7 +99,8 @@ class Order:
         self._crowded = False
         self._waiting = False
         self._wake = threading.Event()
-        self._follow = threading.Condition()
+        self._acknowledging = threading.Lock()
+        self.followers = Followers()
         self._stopped = threading.Event()
 
     # the lease
@@ -209,8 +211,7 @@ class Order:
                 )  # fmt: skip
         print(f"everup-guard: {sentence}", file=sys.stderr, flush=True)
         self.on_journal_changed()
-        with self._follow:
-            self._follow.notify_all()
+        self.followers.tell(self.closed, state)
 
     def fail_journal(self, state: str, sentence: str) -> None:
         """Somebody else found that records must not, or cannot, be written any more."""
@@ -266,8 +267,7 @@ class Order:
         if self._shared_touched is not None:
             self._shared_touched.clear()
         self._crowded = False
-        with self._follow:
-            self._follow.notify_all()
+        self.followers.tell(closed, self.journal_state)
 
     def close_batch(self, cause: int) -> None:
         with self.lock:
@@ -342,8 +342,6 @@ class Order:
     def stop(self) -> None:
         self._stopped.set()
         self._wake.set()
-        with self._follow:
-            self._follow.notify_all()
 
     def _age(self) -> None:
         while not self._stopped.is_set():
@@ -366,7 +364,7 @@ class Order:
 
     def acknowledged(self, server: str, sequence: int) -> None:
         """A server has everything up to `sequence` durably."""
-        with self._follow:
+        with self._acknowledging:
             if sequence > self._acknowledged.get(server, 0):
                 self._acknowledged[server] = sequence
         self._settle()
@@ -382,10 +380,3 @@ class Order:
             up_to = EVERYTHING
         self.acknowledged_up_to = up_to
         self.on_acknowledged(up_to)
-
-    def wait_closed(self, last: Closed | None, timeout_s: float) -> Closed | None:
-        """The newest closed batch, as soon as it is another one than `last`."""
-        with self._follow:
-            if self.closed is last and not self._stopped.is_set():
-                self._follow.wait(timeout_s)
-            return self.closed

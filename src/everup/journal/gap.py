@@ -59,7 +59,7 @@ def encode_chain(gap: Gap, wall: int, boot: int) -> tuple[bytes, Position, Posit
         )  # fmt: skip
 
     record = head(Operation.GAP, first, b"", payload) + payload
-    checksum = blake3(start.checksum).update(record).digest(length=CHECKSUM_BYTES)
+    checksum = blake3(record).update(start.checksum).digest(length=CHECKSUM_BYTES)
     end = BatchEnd(first, 1, len(record), checksum, CAUSE_GAP)
     batch = record + head(Operation.BATCH, first + 1, encode_batch_end(end))
     data = encode_header(first, start, AFTER_GAP) + batch

@@ -53,8 +53,11 @@ class Scan(NamedTuple):
 
 
 def chain(start: Position, data: bytes | memoryview) -> bytes:
-    """Chain hash behind `data`, the records of one batch without its BATCH record."""
-    return blake3(start.checksum).update(data).digest(length=CHECKSUM_BYTES)
+    """Chain hash behind `data`, the records of one batch without its BATCH record.
+
+    The records come first: hashed from the begin of a block, 16 KiB cost a quarter.
+    """
+    return blake3(data).update(start.checksum).digest(length=CHECKSUM_BYTES)
 
 
 def split_batch(data: bytes | memoryview, start: Position) -> tuple[list[Record], BatchEnd]:

@@ -38,13 +38,19 @@ class Stream:
     """A reply that goes on: the handler returns one, lines are sent until `lines` ends.
 
     `on_line`, when given, receives every further line that the caller sends on this connection.
+    `on_open` gets the connection, for lines that cannot wait for the next of `lines`, and returns
+    what has to be called when it ends.
     """
 
     def __init__(
-        self, lines: Iterator[Reply], on_line: Callable[[Reply], None] | None = None
+        self,
+        lines: Iterator[Reply],
+        on_line: Callable[[Reply], None] | None = None,
+        on_open: Callable[[socket.socket], Callable[[], None]] | None = None,
     ) -> None:
         self.lines = lines
         self.on_line = on_line
+        self.on_open = on_open
 
 
 class LineChannel:
@@ -146,18 +152,22 @@ class LocalServer:
     @staticmethod
     def _pump(channel: LineChannel, stream: Stream) -> None:
         if stream.on_line is not None:
-            feed = stream.on_line
+            threading.Thread(target=_feed, args=(channel, stream.on_line), daemon=True).start()
+        on_end = stream.on_open(channel.connection) if stream.on_open is not None else None
+        try:
+            for line in stream.lines:
+                channel.send(line)
+        finally:
+            if on_end is not None:
+                on_end()
 
-            def read() -> None:
-                try:
-                    while (line := channel.receive()) is not None:
-                        feed(line)
-                except (OSError, EverupError):
-                    pass
 
-            threading.Thread(target=read, daemon=True).start()
-        for line in stream.lines:
-            channel.send(line)
+def _feed(channel: LineChannel, on_line: Callable[[Reply], None]) -> None:
+    try:
+        while (line := channel.receive()) is not None:
+            on_line(line)
+    except (OSError, EverupError):
+        pass
 
 
 def connect(path: Path, deadline_ms: int) -> LineChannel:
