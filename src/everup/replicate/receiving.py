@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from everup.errors import Corrupt, EverupError, NotConnected, ProtocolError
+from everup.model.position import Position
 from everup.replicate.catchup import STREAM
 from everup.replicate.context import Context
 from everup.replicate.fetching import Fetcher
@@ -353,7 +354,7 @@ class Stream:
         target = self._target
         while True:
             try:
-                durable = target.receive(self, self._epoch, group)
+                target.receive(self, self._epoch, group, self._acknowledge)
                 break
             except Corrupt as problem:
                 raise ProtocolError(problem.sentence, code=problem.code) from problem
@@ -364,7 +365,9 @@ class Stream:
                 if self._owner.stopped or not target.is_current(self):
                     raise NotConnected("this server stops receiving") from problem
         target.receive_error = None
-        applied = target.applier.applied if target.applier else None
+
+    def _acknowledge(self, durable: Position) -> None:
+        applied = self._target.applier.applied if self._target.applier else None
         self._acknowledged = (durable, applied)
         self._connection.send(self._session.acknowledge(durable, applied))
         self._said_at = time.monotonic()
@@ -380,9 +383,7 @@ class Stream:
         known = self._acknowledged is not None or applied is not None
         ready = known and self._session.state is State.STREAMING
         if durable is not None and ready and self._acknowledged != (durable, applied):
-            self._acknowledged = (durable, applied)
-            connection.send(self._session.acknowledge(durable, applied))
-            self._said_at = now
+            self._acknowledge(durable)
         state = self._state()
         urgent = self._told is None or _urgent(state) != _urgent(self._told)
         due = state != self._told and (urgent or now - self._told_at >= STATE_MS / 1000)

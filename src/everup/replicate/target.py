@@ -34,6 +34,12 @@ from everup.system.files import load_json, save_json, sync_directory
 from everup.wire.frames import BatchFrame
 from everup.wire.session import check_epoch
 
+Answer = Callable[[Position], None]
+
+
+def _nobody(durable: Position) -> None:
+    """Nobody waits for the answer."""
+
 
 class Target:
     """One per process while it is passive. `on_progress` wakes whoever sends acknowledgements."""
@@ -204,15 +210,19 @@ class Target:
         if self._stream is not stream:
             raise Refused("another connection of the source has taken over", code="replaced")
 
-    def receive(self, stream: object, epoch: int, batches: list[BatchFrame]) -> Position:
+    def receive(
+        self, stream: object, epoch: int, batches: list[BatchFrame], answer: Answer = _nobody
+    ) -> Position:
         """Append a group of batches and make them durable; only the result may be acknowledged.
 
-        Raises Refused (sealed, replaced), Corrupt (does not follow), or OSError; then none of the
-        group counts and it may be given again.
+        `answer` is called with it as soon as it is known: before the applier begins to work, which
+        takes the processor from whoever waits at the other server. Raises Refused (sealed,
+        replaced), Corrupt (does not follow), or OSError; then none of the group counts and it may
+        be given again. What `answer` raises is passed on; the group counts all the same.
         """
         with self.lock:
             self._require_current(stream)
-            return self._take_in(epoch, batches)
+            return self._take_in(epoch, batches, answer)
 
     def extend(self, epoch: int, batches: list[BatchFrame]) -> Position:
         """The same with what another passive server gives, once `epoch` is promised and nobody
@@ -220,9 +230,9 @@ class Target:
         with self.lock:
             if self._stream is not None or self.applier is None:
                 raise Refused("this server is not at rest", code="not-at-rest")
-            return self._take_in(epoch, batches)
+            return self._take_in(epoch, batches, _nobody)
 
-    def _take_in(self, epoch: int, batches: list[BatchFrame]) -> Position:
+    def _take_in(self, epoch: int, batches: list[BatchFrame], answer: Answer) -> Position:
         check_epoch(epoch, self.seal_promise.epoch, self.source)
         before = self.log.end
         self.log.quota_bytes = self._context.group.journal_quota_bytes
@@ -236,12 +246,15 @@ class Target:
             if checked.epoch is not None:
                 add_epoch(self._context.places.history, checked.epoch)
         assert before is not None
-        count = sum(len(frame.data) for frame in batches)
-        operations = durable.sequence - before.sequence
-        self.waiting.add(durable.sequence, operations, count, time.monotonic_ns())
-        if self.applier is not None:
-            self.applier.offer([checked.batch for checked in taken])
-        self.on_durable()
+        try:
+            answer(durable)
+        finally:
+            count = sum(len(frame.data) for frame in batches)
+            operations = durable.sequence - before.sequence
+            self.waiting.add(durable.sequence, operations, count, time.monotonic_ns())
+            if self.applier is not None:
+                self.applier.offer([checked.batch for checked in taken])
+            self.on_durable()
         return durable
 
     def _append(self, epoch: int, batches: list[BatchFrame]) -> list[Checked]:
