@@ -9,7 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from everup.errors import DeadlinePassed, NotConnected, ProtocolError
@@ -74,6 +74,22 @@ class _Marks:
     sent: InodeSet
     linked: InodeSet
     listed: InodeSet
+    directories: set[bytes] = field(default_factory=set)
+    """Their ids: one that is made meanwhile may have the inode of one that was sent and removed,
+    and is listed, so its own entry must not be left out."""
+
+    def has(self, seen: Seen) -> bool:
+        if S_ISDIR(seen.status.st_mode):
+            return seen.object_id in self.directories
+        return seen.status.st_ino in self.sent
+
+    def add(self, seen: Seen) -> bool:
+        """False when it was sent before."""
+        is_new = not self.has(seen)
+        self.sent.add(seen.status.st_ino)
+        if S_ISDIR(seen.status.st_mode):
+            self.directories.add(seen.object_id)
+        return is_new
 
 
 class CopySource:
@@ -186,7 +202,7 @@ class CopySource:
         marks = self._marks[tree]
         status = seen.status
         mode = status.st_mode
-        is_new = marks.sent.add(status.st_ino)
+        is_new = marks.add(seen)
         if not is_new and (S_ISDIR(mode) or status.st_ino not in marks.linked):
             return None
         if status.st_nlink > 1 and not S_ISDIR(mode):
@@ -369,7 +385,7 @@ class CopySource:
     def _send_aside(self, tree: LowerTree, seen: Seen) -> bool:
         """Send one object for the replay to find, unless it was sent before."""
         marks = self._marks[tree.tree_id]
-        if seen.status.st_ino in marks.sent:
+        if marks.has(seen):
             want = self._unsent.pop((tree.tree_id, seen.object_id), None)
             if want is None:
                 os.close(seen.descriptor)
