@@ -84,6 +84,13 @@ class Switching:
                     code="switched-back",
                 )
             job.sentence = _progress(s, partner)
+            other = _acting_instead(o, partner, epoch)
+            if other:
+                raise EverupError(
+                    f"{other} has become active instead of {partner}",
+                    remedy=f"everup events; everup switchover --to {partner} tries it again",
+                    code="switched-elsewhere",
+                )
             found = o.keeper.peer(partner) if o.keeper is not None else None
             return found is not None and found.facts.role == "active" and found.facts.epoch > epoch
 
@@ -170,6 +177,14 @@ class Switching:
                 )
             await asyncio.sleep(POLL_S)
         job.say(sentence)
+
+
+def _acting_instead(o: Observation, partner: str, epoch: int) -> str:
+    """A third server that is in service under a later epoch."""
+    for found in o.keeper.peers if o.keeper is not None else ():
+        if found.server != partner and found.facts.role == "active" and found.facts.epoch > epoch:
+            return found.server
+    return ""
 
 
 def _now_ms() -> int:

@@ -60,6 +60,9 @@ def _later(s: State, o: Observation) -> str:
     """Passing reasons: somebody better is expected, or the voters said no a moment ago."""
     if w.handing_over(s, o):
         return f"waiting for {s.partner} to take the active role"
+    giver, taker = w.handed_to_another(o)
+    if giver:
+        return f"waiting for {taker}, to which {giver} hands the active role"
     wanted = preferred(s, o)
     if wanted and not c.asked_failover(s, o):
         return f"waiting for {wanted}, which was active last and is the better choice"

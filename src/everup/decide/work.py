@@ -119,6 +119,16 @@ def giver(o: Observation) -> str:
     return ""
 
 
+def handed_to_another(o: Observation) -> tuple[str, str]:
+    """(who gives the active role up, for whom) when that is not this server; ("", "")."""
+    for found in o.keeper.peers if o.keeper is not None else ():
+        taker = found.facts.hand_to
+        audible = not c.silent(o, found.server) and not c.silent(o, taker)
+        if taker not in ("", o.server) and audible:
+            return found.server, taker
+    return "", ""
+
+
 def handing_over(s: State, o: Observation) -> bool:
     """This server gave its lease to its partner a moment ago."""
     return s.row == "handed-over" and c.age_ms(s, o) < HANDOVER_WAIT_MS
