@@ -150,10 +150,18 @@ def test_what_nobody_received_is_kept_and_undone(pair: Rejoin) -> None:
     sync = pair.rejoin()
     assert sync["narrow"], sync
     (bundle,) = pair.alpha.places.divergence.iterdir()
-    kept = {
-        entry["path"] for entry in json.loads((bundle / "manifest.json").read_text())["objects"]
-    }
-    assert {"large", "lonely", "lonely/file"} <= kept
+    entries = json.loads((bundle / "manifest.json").read_text())["objects"]
+    changes = {(entry["before"] or entry["after"])["path"]: entry["change"] for entry in entries}
+    assert (
+        changes.items()
+        >= {
+            "large": "changed",
+            "lonely": "only-here",
+            "lonely/file": "only-here",
+            "two/file3": "renamed",
+            "old/file4": "removed-here",
+        }.items()
+    )
 
 
 def test_a_copy_that_is_broken_off_goes_on_narrowed(pair: Rejoin) -> None:

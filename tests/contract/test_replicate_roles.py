@@ -131,7 +131,8 @@ def test_what_the_old_active_wrote_alone_is_kept(pair: Pair) -> None:
         bundles = list(pair.alpha.places.divergence.iterdir())
         assert len(bundles) == 1
         manifest = json.loads((bundles[0] / "manifest.json").read_text())
-        kept = {entry["before"]["path"]: entry["before"] for entry in manifest["objects"]}
+        sides = [entry["before"] for entry in manifest["objects"] if entry["before"]]
+        kept = {side["path"]: side for side in sides}
         assert {"shared", "lonely"} <= kept.keys()
         shared = (bundles[0] / kept["shared"]["file"]).read_bytes()
         assert shared[100_000:100_021] == b"only alpha wrote this"

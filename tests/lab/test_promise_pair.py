@@ -64,6 +64,43 @@ def test_an_idle_pair_swaps_roles_there_and_back(pair: Group) -> None:
     assert found == ["0", "1"]
 
 
+def test_protecting_the_same_again_changes_nothing(pair: Group) -> None:
+    before = whole(pair, "primary")
+    job = pair.everup("primary", "protect", PATH)["job"]
+    assert job["sentence"] == "protected already; nothing was changed"
+    after = pair.status("primary")
+    for key in ("epoch", "mode", "units", "protected", "state"):
+        assert after[key] == before[key], key
+
+
+def test_the_tree_of_states_and_the_last_proof(pair: Group) -> None:
+    """A verification of everything is in `status`, and each entry has its counts."""
+    whole(pair, "primary")
+    active = pair.lab.server("primary")
+    active.run(["mkdir", "-p", f"{PATH}/orders"])
+    active.run(["touch", f"{PATH}/orders/one", f"{PATH}/orders/two"])
+    done = active.run([EVERUP, "--json", "verify", f"{PATH}/nothing"], check=False)
+    assert done.exit_code == EXIT_REFUSED and '"path-missing"' in done.output, done.output
+    pair.everup("primary", "verify")
+    for server in SERVERS:
+        (tree,) = pair.everup(server, "verify", "--tree", f"{PATH}/orders")["trees"]
+        assert (tree["path"], tree["objects"]) == (f"{PATH}/orders", 3)
+        all_three = {"synchronized": 3, "out_of_sync": 0, "unchecked": 0}
+        assert tree["servers"] == {"secondary": all_three}
+        assert [entry["path"] for entry in tree["entries"]] == [
+            f"{PATH}/orders/one",
+            f"{PATH}/orders/two",
+        ]
+
+    def proven() -> Json:
+        servers = {each["name"]: each for each in pair.status("primary")["servers"]}
+        return servers["secondary"]["proven"] or {}
+
+    position = pair.status("primary")["servers"][0]["position"]
+    wait(lambda: proven().get("sequence") == position["sequence"], 30, "the proof in status")
+    assert proven()["epoch"] == position["epoch"] and proven()["at"]
+
+
 def test_what_differs_on_the_passive_is_found_named_and_repaired(pair: Group) -> None:
     """`everup verify` and `everup sync`, asked on the passive server too; `everup queue` beside."""
     whole(pair, "primary")

@@ -55,8 +55,10 @@ EXPECTED: tuple[Expected, ...] = (
     _say("everup-", r"^found the lease of epoch \d+ again", "a killed keeper goes on", "kill"),
     _say(
         "everup-replicator",
-        r"^everup-replicator: (resync-started|resync-finished|divergence): ",
-        "the replicator tells what it does; a divergence is what a power cut leaves behind",
+        r"^everup-replicator: (resync-started|resync-finished|divergence|"
+        r"verify-equal|verify-broken-off): ",
+        "the replicator tells what it does; a divergence is what a power cut leaves behind, and "
+        "after a narrow repair everything is verified by itself, until a role changes",
     ),
     _say(
         "everup-guard",
