@@ -1,5 +1,6 @@
 """The applier makes a tree so from any state of a window: random records, random tree states."""
 
+import os
 import random
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from replicating import GROUP_ID, differences, object_ids
+from replicating import GROUP_ID, HIDDEN, differences, object_ids
 from standin_guard import StandInGuard
 from workload import Workload
 
@@ -17,9 +18,11 @@ from everup.journal.record import Record
 from everup.model.position import ORIGIN
 from everup.places import Places
 from everup.replicate.apply import TreeSet, apply_record, records_of
-from everup.replicate.lower import open_tree
+from everup.replicate.lower import give_id, open_tree
 from everup.replicate.names import TreeOperations
+from everup.replicate.objects import displaced_name
 from everup.replicate.window import Window
+from everup.system.kernelcalls import HandleCalls
 
 pytestmark = pytest.mark.fuse  # trusted extended attributes need root
 
@@ -102,3 +105,44 @@ def test_replay_from_any_later_state_gives_the_same_tree(tmp_path: Path, seed: i
         trees.close()
         assert list((target / ".everup-orphans").iterdir()) == []
         assert_equal(guard.root, target)
+
+
+def test_what_lies_below_a_directory_that_was_set_aside_is_found_where_it_goes(
+    tmp_path: Path,
+) -> None:
+    """A copy sends aside what moved while it walked; the replay puts it back with all that is in
+    it, and may not make any of that a second time."""
+    places = Places.below(tmp_path / "source")
+    places.make()
+    places.lower(1).mkdir()
+    guard = StandInGuard(places, GROUP_ID)
+    guard.open(1, "alpha")
+    guard.create("x")
+    guard.rename("x", "y")
+    guard.create("from", 0o40755)
+    guard.create("aside", 0o40755)
+    guard.create("from/inner", 0o40755)
+    guard.rename("from/inner", "aside/inner")
+    guard.end_batch()
+    target = tmp_path / "target"
+    target.mkdir(mode=0o755)
+    target.chmod(guard.root.stat().st_mode & 0o7777)
+    handles = HandleCalls()
+    opened = open_tree(target, 1, GROUP_ID, adopt=True)
+    aside = target / HIDDEN.decode() / displaced_name(guard.id_at(guard.root / "aside")).decode()
+    for path, like in ((aside, "aside"), (aside / "inner", "aside/inner"), (target / "y", "y")):
+        path.mkdir() if like != "y" else path.touch()
+        descriptor = os.open(path, os.O_PATH)
+        give_id(descriptor, guard.id_at(guard.root / like), handles)
+        os.close(descriptor)
+    opened.close()
+    trees = tree_set(target)
+    records = all_records(guard)
+    window = Window()
+    window.add(records)
+    trees.set_window(window)
+    for record in records:
+        apply_record(trees, record)
+    trees.end_window()
+    trees.close()
+    assert_equal(guard.root, target)

@@ -1,12 +1,15 @@
 """The pure parts of the replicator: catch-up, queues, states of the tree."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from everup.model.position import ORIGIN, Position
+from everup.replicate.applier import MISMATCH_CODES, as_error
 from everup.replicate.catchup import RESYNC, STREAM, choose_catch_up
 from everup.replicate.queues import ENTRIES_MAX, QueueMeter
 from everup.replicate.quota import QuotaWatch, quota_level
@@ -175,3 +178,15 @@ def test_inodes_are_remembered() -> None:
 def test_a_failed_proof_compares_everything() -> None:
     choice = choose_catch_up("beta", "at", HERE, known=True, held=True, unequal=True)
     assert choice.kind == RESYNC and "different" in choice.sentence
+
+
+@pytest.mark.parametrize(
+    ("number", "compared"),
+    [(errno.ENOENT, True), (errno.ENOTEMPTY, True), (errno.EEXIST, True), (errno.ENOTDIR, True),
+     (errno.ENOSPC, False), (errno.EIO, False), (errno.EROFS, False)],
+)  # fmt: skip
+def test_a_tree_that_is_not_as_recorded_is_compared_and_not_tried_for_ever(
+    number: int, compared: bool
+) -> None:
+    error = as_error(OSError(number, os.strerror(number), b"name"))
+    assert (error.code in MISMATCH_CODES) == compared and "name" in error.sentence

@@ -8,6 +8,7 @@ replayed with the rules of a window.
 """
 
 import bisect
+import errno
 import threading
 import time
 from collections import deque
@@ -31,6 +32,10 @@ CHECKPOINT_BYTES = 16 << 20
 RETRY_MS_MIN = 200
 RETRY_MS_MAX = 3000
 MISMATCH_CODES = ("object-missing", "apply-conflict")
+_NOT_AS_RECORDED = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP)
+)
+"""Trying the same again would end the same way for ever."""
 
 Check = Callable[[TreeSet], None]
 
@@ -148,7 +153,7 @@ class Applier:
             except EverupError as problem:
                 self._tell(problem)
             except OSError as problem:
-                self._tell(_as_error(problem))
+                self._tell(as_error(problem))
             if self._stop.is_set() or self._is_mismatch():
                 return
             retry_ms = RETRY_MS_MIN if self.applied != before else min(RETRY_MS_MAX, 2 * retry_ms)
@@ -330,8 +335,16 @@ class _Reader:
             self._cursor = None
 
 
-def _as_error(problem: OSError) -> EverupError:
+def as_error(problem: OSError) -> EverupError:
+    """What the operating system said, for people: something to wait for, or a tree that is not as
+    the records say."""
     name = f" at {problem.filename!r}" if problem.filename else ""
+    if problem.errno in _NOT_AS_RECORDED:
+        return EverupError(
+            f"the tree is not as the active server left it: {problem.strerror}{name}",
+            remedy="wait: the trees are compared and this one is repaired by itself",
+            code="apply-conflict",
+        )
     return EverupError(
         f"the tree cannot be changed: {problem.strerror}{name}",
         remedy="free space or repair the disk; applying goes on by itself",

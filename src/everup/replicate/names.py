@@ -304,6 +304,8 @@ class TreeOperations(ContentOperations):
         for aside in (orphan_name(object_id), displaced_name(object_id)):
             if id_of_name(self.tree.orphans, aside) == object_id:
                 self._clear_for_place(directory, name, object_id)
+                # Whatever is below it has another path now, too.
+                self.objects.note_moved_directory()
                 self._move(self.tree.orphans, aside, directory, name, sequence)
                 return
         descriptor = self.objects.find(object_id, b"")
