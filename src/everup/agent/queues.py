@@ -49,6 +49,7 @@ def _send(peer: Json) -> Json:
         "to": peer["server"],
         "connected": peer["connected"],
         "in_sync": peer["in_sync"],
+        "supplied_by": peer.get("supplied_by", ""),
         "queue": peer.get("send_queue") or NOTHING,
         **throughput(peer),
         "sentence": peer.get("sentence", ""),

@@ -35,6 +35,8 @@ def lines(server: Json) -> list[str]:
     texts = [f"{server['server']}"]
     for peer in server["send"]:
         state = "" if peer["in_sync"] else f"  ({peer['sentence'] or 'not connected'})"
+        if peer.get("supplied_by", "") not in ("", server["server"]):
+            state = f", passed on by {peer['supplied_by']}{state}"
         texts.append(f"  not yet sent to {peer['to']:<12} {amounts(peer['queue'])}{state}")
         if peer.get("bytes_sent"):
             texts.append(f"  going to {peer['to']:<19} {link_text(peer)}")
