@@ -175,7 +175,7 @@ REPLICATE = (
     Mutant(
         "removals_from_an_empty_source",
         "replicate/synctarget.py",
-        "        if removing * 100 > self._objects_before * GUARDED_PERCENT:\n",
+        "        if asks_first(removing, self._objects_before, percent_max):\n",
         "        if removing < 0:\n",
         f"{ROLES}test_an_emptied_source_does_not_empty_the_target",
     ),

@@ -15,6 +15,7 @@ from everup.replicate.divergence import ONLY_HERE, Divergence
 from everup.replicate.lower import LowerTree, open_tree
 from everup.replicate.quarantine import Quarantine
 from everup.replicate.suspects import Suspects, settle
+from everup.replicate.synctarget import asks_first
 from everup.system.files import REAL_DOOR
 
 pytestmark = pytest.mark.fuse  # needs root: trusted attributes
@@ -176,3 +177,10 @@ def test_no_room_for_an_orphan_stops_the_sync(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         orphan(Quarantine(tmp_path / "q", "quarantine", quota_bytes=100), file)
     assert caught.value.code == "no-room-for-quarantine"
+
+
+def test_a_copy_that_would_remove_much_asks_first() -> None:
+    """By the group's setting; a handful of objects is never worth a question."""
+    assert asks_first(501, 1000, 50) and not asks_first(500, 1000, 50)
+    assert asks_first(101, 1000, 10) and not asks_first(101, 1000, 20)
+    assert not asks_first(100, 100, 0) and not asks_first(1000, 1000, 100)

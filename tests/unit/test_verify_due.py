@@ -1,6 +1,8 @@
 """When a verification begins by itself: in virtual time, over months."""
 
-from everup.agent.scheduled import TOUCHED, known_servers, seconds
+import json
+
+from everup.agent.scheduled import TOUCHED, known_servers, proof_facts, seconds
 from everup.agent.verify_due import AGAIN_S, Known, due
 
 HOUR = 3600.0
@@ -62,11 +64,23 @@ def test_what_is_known_comes_from_the_newest_word() -> None:
     facts = {"b": {"proven": {"at": "2026-01-01T00:00:00Z"}, "doubt": [1_767_400_000, TOUCHED]}}
     (known,) = known_servers(replicator, facts, (0.0, ""))
     assert known.proven_s == seconds(at)
-    assert known.doubt == f"b: {TOUCHED}"
-    (known,) = known_servers(replicator, {"b": {"doubt": "x"}}, (5.0, "own"))
-    assert (known.doubt_s, known.doubt) == (5.0, "own")
+    assert "stopped uncleanly" in known.doubt
+    (known,) = known_servers(replicator, {"b": {"doubt": "x"}}, (5.0, "written-behind"))
+    assert (known.doubt_s, known.doubt) == (5.0, "something was written behind the mounts")
     (known,) = known_servers({"peers": replicator["peers"]}, {}, (0.0, ""))
     assert known.proven_s is None
+
+
+def test_a_heartbeat_says_when_and_what_has_cast_doubt_on_it_since() -> None:
+    proven = {"position": {"epoch": 2, "sequence": 9, "checksum": "00"}, "at": "1970-01-01T00:01Z"}
+    assert proof_facts({}, (0.0, "")) == {}
+    place = {"epoch": 2, "sequence": 9, "at": proven["at"]}
+    assert proof_facts(proven, (59.0, "written-behind")) == {"proven": place}
+    doubted = proof_facts(proven, (61.0, "written-behind"))
+    assert doubted == {"proven": place, "doubt": [61, "written-behind"]}
+    narrow = proof_facts({**proven, "touched": {"at": "1970-01-01T00:02Z"}}, (0.0, ""))
+    assert narrow["doubt"] == [120, TOUCHED]
+    assert len(json.dumps(narrow)) < 120, "there is little room in a heartbeat"
 
 
 def test_moments_with_any_zone_are_read() -> None:

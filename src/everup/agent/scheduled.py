@@ -21,18 +21,24 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 10.0
 ASK_MS = 20_000
-DOUBTS = {"written-behind": "something was written behind the mounts"}
+DOUBTS = ("written-behind",)
 """Events after which nobody knows whether the trees are equal."""
-TOUCHED = "only what was doubtful was compared after a server stopped uncleanly"
+TOUCHED = "touched"
+_WORDS = {
+    "written-behind": "something was written behind the mounts",
+    TOUCHED: "only what was doubtful was compared after a server stopped uncleanly",
+}
 
 Json = dict[str, Any]
+Doubt = tuple[float, str]
+"""Since when, and which of `_WORDS`."""
 
 
 class Scheduled:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._tried_s: float | None = None
-        self._doubt: tuple[float, str] = (0.0, "")
+        self._doubt: Doubt = (0.0, "")
         for event in parts.events.after(0, 1000):
             self._note(event)
         parts.events.listeners.append(self._note)
@@ -50,18 +56,10 @@ class Scheduled:
     def publish(self) -> None:
         """Tell the others about the last whole proof of this server's trees, and of doubts."""
         facts = self._parts.extra_facts
-        proven = self._replicator().get("proven") or {}
-        position = proven.get("position") or {}
-        if position:
-            facts["proven"] = {
-                "epoch": position.get("epoch"),
-                "sequence": position.get("sequence"),
-                "at": proven.get("at"),
-            }
-        touched_s = seconds((proven.get("touched") or {}).get("at"))
-        doubt_s, why = max(self._doubt, (touched_s or 0.0, TOUCHED))
-        if doubt_s:
-            facts["doubt"] = [int(doubt_s), why]
+        facts.pop("proven", None)
+        facts.pop("doubt", None)
+        if self._parts.loop.state.role is not Role.ACTIVE:
+            facts.update(proof_facts(self._replicator().get("proven") or {}, self._doubt))
 
     async def look(self, now_s: float) -> None:
         """Begin a verification if one is due. Raises EverupError when it cannot begin."""
@@ -80,7 +78,7 @@ class Scheduled:
 
     def _note(self, event: Event) -> None:
         if event.kind in DOUBTS:
-            self._doubt = max(self._doubt, (seconds(event.at) or 0.0, DOUBTS[event.kind]))
+            self._doubt = max(self._doubt, (seconds(event.at) or 0.0, event.kind))
 
     def _replicator(self) -> Json:
         return self._parts.world.answers.get("replicator", {})
@@ -91,9 +89,21 @@ class Scheduled:
         return known_servers(self._replicator(), facts, self._doubt)
 
 
-def known_servers(
-    replicator: Json, facts: dict[Any, Json], own_doubt: tuple[float, str]
-) -> list[Known]:
+def proof_facts(proven: Json, doubt: Doubt) -> Json:
+    """What a heartbeat says of the last whole proof of a server's trees. It has to be short."""
+    position, at = proven.get("position") or {}, proven.get("at")
+    facts: Json = {}
+    if position:
+        place = {key: position.get(key) for key in ("epoch", "sequence")}
+        facts["proven"] = {**place, "at": at}
+    touched_s = seconds((proven.get("touched") or {}).get("at"))
+    doubt_s, why = max(doubt, (touched_s or 0.0, TOUCHED))
+    if doubt_s > (seconds(at) or 0.0):
+        facts["doubt"] = [int(doubt_s), why]
+    return facts
+
+
+def known_servers(replicator: Json, facts: dict[Any, Json], own_doubt: Doubt) -> list[Known]:
     """`facts`: what each peer says of itself; `own_doubt`: of the active server's trees."""
     whole = (replicator.get("verify") or {}).get("whole") or {}
     found = []
@@ -108,8 +118,9 @@ def known_servers(
         theirs = said.get("doubt")
         doubt = own_doubt
         if isinstance(theirs, list) and len(theirs) == 2 and isinstance(theirs[0], int):
-            doubt = max(doubt, (float(theirs[0]), f"{server}: {theirs[1]}"))
-        found.append(Known(server, peer["in_sync"] is True, proven_s, *doubt))
+            doubt = max(doubt, (float(theirs[0]), str(theirs[1])))
+        why = _WORDS.get(doubt[1], "there is reason to doubt")
+        found.append(Known(server, peer["in_sync"] is True, proven_s, doubt[0], why))
     return found
 
 

@@ -15,7 +15,8 @@ from everup.model.words import count_text
 
 app = verb_app(
     no_args_is_help=True,
-    help="What a server wrote and no other one received, kept before it was overwritten.",
+    help="What a server had and no other one: changes that nobody received (divergence) and files "
+    "that never came from an active server (quarantine), kept before they were overwritten.",
     epilog="Examples:  everup divergence list  |  everup divergence export ID lost.tar",
 )
 Json = dict[str, Any]

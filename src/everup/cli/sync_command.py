@@ -23,7 +23,8 @@ def sync(
         typer.Option(
             "--allow-removals",
             help="The next copy may remove as much as it has to; without it one that would remove "
-            "more than half of a server's objects stops and asks.",
+            "more than half of a server's objects stops and asks, and so does one that finds files "
+            "which never came from an active server, when the setting orphans is report.",
         ),
     ] = False,
     wait: WaitFlag = True,

@@ -140,6 +140,8 @@ class GroupSettings(Settings, frozen=True):
     """Everything is proven equal again by itself when the last proof is older; 0: never."""
     verify_bytes_per_s: int = 32 << 20
     """What such a verification reads at most, on each side."""
+    removals_percent_max: int = 50
+    """A copy that would remove a greater part of a server's objects stops and asks."""
     orphans: OrphanPolicy = "quarantine"
     """What becomes of files on a passive server that never came from an active one."""
     feed: Feed = "star"
@@ -185,6 +187,8 @@ def group_problems(group: GroupSettings) -> list[str]:
     ]
     found += _address_problems(group)
     found += bandwidth_problems(group.bandwidth, [member.name for member in group.servers])
+    if not 0 <= group.removals_percent_max <= 100:
+        found.append("removals_percent_max must be 0 to 100")
     if group.verify_every_hours < 0:
         found.append("verify_every_hours must be 0 (never) or more")
     if group.verify_bytes_per_s < VERIFY_BYTES_PER_S_MIN:

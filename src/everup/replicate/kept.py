@@ -4,6 +4,7 @@ What enters: what `treecopy` says of the objects here. What leaves: a divergence
 quarantine, their events. Called by the target of a sync; one per attempt.
 """
 
+import sys
 from collections.abc import Mapping
 
 from everup.model.words import count_text
@@ -65,13 +66,20 @@ class Kept:
             )
         settle(self._suspects)
         self._save()
+        self._finish_orphans()
+
+    def close(self) -> None:
+        """Also of a copy that breaks off it is said what became of the orphans."""
+        try:
+            self._finish_orphans()
+        except OSError as problem:
+            # The bundle stays unfinished, and is listed as that.
+            print(f"everup-replicator: quarantine: {problem}", file=sys.stderr, flush=True)
+
+    def _finish_orphans(self) -> None:
         sentence = self._quarantine.finish()
         if sentence:
             self._context.events.emit("orphans", sentence, severity="warning")
-
-    def close(self) -> None:
-        """Also of a copy that breaks off the orphans stay listed."""
-        self._quarantine.finish()
 
     def _remember(self, name: str) -> None:
         self._suspects.bundle = name

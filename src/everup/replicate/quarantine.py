@@ -34,6 +34,7 @@ class Quarantine:
         self._bundle = Bundle(root, KIND, words, quota_bytes, door)
         self._policy: OrphanPolicy = "quarantine" if policy == "report" and asked else policy
         self._named: list[str] = []
+        self._finished = False
         self.count = 0
 
     def orphan(self, tree: int, path: bytes, descriptor: int) -> None:
@@ -56,8 +57,9 @@ class Quarantine:
 
     def finish(self) -> str:
         """What was done, as a sentence; "" when there was nothing. Raises OSError."""
-        if not self.count:
+        if not self.count or self._finished:
             return ""
+        self._finished = True
         for key in self._bundle.kept():
             self._bundle.settle(key, ORPHAN, None, None)
         self._bundle.finish({})

@@ -56,8 +56,7 @@ from everup.wire.transport import Connection
 
 JOB_WAIT_SECONDS = 5.0
 GUARDED_OBJECTS = 100
-GUARDED_PERCENT = 50
-"""A copy that would remove more than this part of the trees asks a person first."""
+"""A copy that would remove less asks nobody."""
 
 
 @dataclass
@@ -324,9 +323,10 @@ class _Run:
 
     def _guard_against_emptiness(self) -> None:
         removing = sum(copy.count_aside() for copy in self._trees.values())
-        if removing <= GUARDED_OBJECTS or self._removals_allowed:
+        percent_max = self._context.group.removals_percent_max
+        if self._removals_allowed:
             return
-        if removing * 100 > self._objects_before * GUARDED_PERCENT:
+        if asks_first(removing, self._objects_before, percent_max):
             raise Refused(
                 f"the sync would remove {removing} of {self._objects_before} objects here",
                 remedy="check the active server's data; if this is right: "
@@ -356,3 +356,9 @@ class _Run:
             copied_bytes=job.copied_bytes,
             reason=job.sentence,
         )
+
+
+def asks_first(removing: int, objects: int, percent_max: int) -> bool:
+    """Whether a copy that would remove so many of so many objects stops until a person has looked:
+    the source's disk may not be mounted."""
+    return removing > GUARDED_OBJECTS and removing * 100 > objects * percent_max
