@@ -17,13 +17,16 @@ from everup.errors import Refused
 from everup.replicate.blocks import data_ranges, read_range, write_all
 from everup.replicate.lower import visible_xattrs
 from everup.system.files import Door, save_json, sync_directory
+from everup.system.kernelcalls import sync_filesystem
 from everup.system.treecalls import door as door_of
 
 FREE_BYTES_MIN = 64 << 20
 COPY_BYTES = 1 << 20
 BEFORE, AFTER = "before", "after"
 AFTER_SHARE = 4
-"""What stands there instead is also in the tree: its copy takes a quarter of the room at most."""
+AFTER_BYTES_MAX = 64 << 20
+"""What stands there instead is also in the tree: its copy may take a quarter of the room, and no
+large file holds up the server's return."""
 LINES = "manifest.jsonl"
 MANIFEST = "manifest.json"
 
@@ -112,7 +115,8 @@ class Bundle:
         side = entry[AFTER] = describe(descriptor, path, [])
         if S_ISREG(side["mode"]):
             size = os.fstat(descriptor).st_blocks * 512
-            if size <= self._left_bytes // AFTER_SHARE and self._is_free(AFTER_SHARE * size):
+            room = min(AFTER_BYTES_MAX, self._left_bytes // AFTER_SHARE)
+            if size <= room and self._is_free(AFTER_SHARE * size):
                 self._left_bytes -= size
                 side["file"] = self._copy(descriptor, AFTER, side["size"])
 
@@ -126,9 +130,18 @@ class Bundle:
             "objects": list(self._entries.values()),
             **more,
         }
+        self._sync_after()
         save_json(self.path / MANIFEST, manifest, operation=self._kind, door=self._door)
         (self.path / LINES).unlink(missing_ok=True)
         return len(self._entries)
+
+    def _sync_after(self) -> None:
+        """All copies of what stands there instead at once: until now nothing depended on them."""
+        descriptor = os.open(self._directory() / AFTER, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            sync_filesystem(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _directory(self) -> Path:
         if self.path is None:
@@ -199,7 +212,8 @@ class Bundle:
                 for at in range(data.start, data.end, COPY_BYTES):
                     write_all(target, read_range(source, at, min(at + COPY_BYTES, data.end)), at)
             os.ftruncate(target, size)
-            self._door.fsync(self._kind, target)
+            if side == BEFORE:
+                self._door.fsync(self._kind, target)
         finally:
             os.close(source)
             os.close(target)
