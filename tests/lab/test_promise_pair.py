@@ -27,6 +27,9 @@ def pair() -> Iterator[Group]:
         stage = Stage(lab)
         stage.build(find_wheels(PROJECT), servers=SERVERS)
         stage.form()
+        for verb in ("verify", "sync", "switchover", "failover"):
+            done = lab.server("primary").run([EVERUP, "--json", verb], check=False)
+            assert done.exit_code == EXIT_REFUSED and "nothing-protected" in done.output, done
         lab.server("primary").run(["mkdir", "-p", PATH])
         stage.group.everup("primary", "protect", PATH, "--mode", "durable", timeout_s=120)
         stage.group.wait("primary", "synchronized", 60)

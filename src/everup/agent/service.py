@@ -143,6 +143,7 @@ class Everup:
         return self._start("unprotect", lambda job: self._protecting.unprotect(job, clean))
 
     async def switchover(self, to: str | None, dry_run: bool) -> Json:
+        self._refuse_unprotected()
         elsewhere = self._active_elsewhere()
         if elsewhere:
             # Pressed on a passive server it means: come here.
