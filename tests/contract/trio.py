@@ -76,7 +76,7 @@ class Trio:
         for name in names:
             wait_for(lambda n=name: self.peer(n)["in_sync"], seconds, f"{name} in sync")
 
-    def wait_supplied(self, name: str, by: str, seconds: float = 20) -> None:
+    def wait_supplied(self, name: str, by: str, seconds: float = 40) -> None:
         def supplied() -> bool:
             peer = self.peer(name)
             return peer["supplied_by"] == by and peer["connected"] and peer["in_sync"]

@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from everup.config.schema import Member
 from everup.wire.messages import Relayed
 
-HAND_OVER_SECONDS = 5.0
-"""The server that passes on has to reach the third one within this time."""
-GRACE_SECONDS = 2.0
+HAND_OVER_SECONDS = 1.5
+"""The server that passes on has to reach the third one within this time: an fsync may wait for it
+meanwhile, and less than it takes to degrade."""
+GRACE_SECONDS = 1.0
 """A link between the two passive servers that broke may come back for so long."""
 PAUSE_SECONDS_MIN = 5.0
 PAUSE_SECONDS_MAX = 300.0
