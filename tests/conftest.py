@@ -22,7 +22,6 @@ settings.register_profile(
 HERE = Path(__file__).parent
 ORDER = ("unit", "tidy", "scenarios", "contract", "sim", "fuse", "mutants", "browser", "lab")
 STRICT = os.environ.get("CI") == "true" or os.geteuid() == 0
-_skipped: dict[str, str] = {}
 
 
 def _missing(mark: str) -> str | None:
@@ -61,23 +60,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
     if report.skipped and not hasattr(report, "wasxfail"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        _skipped[item.nodeid] = reason
+        reason = _reason(report)
         if STRICT and item.nodeid not in _allowed_skips():
             report.outcome = "failed"
             report.longrepr = f"{reason}: a skip is a failure here, see tests/skips.toml"
     return report
 
 
+def _reason(report: pytest.TestReport) -> str:
+    return report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for test, reason in _skipped.items():
-        terminalreporter.write_line(f"skipped {test}: {reason}")
+    for report in terminalreporter.stats.get("skipped", []):
+        terminalreporter.write_line(f"skipped {report.nodeid}: {_reason(report)}")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or config.option.collectonly:
+    if reporter is None or hasattr(config, "workerinput") or config.option.collectonly:
         return
     count = {kind: len(reporter.stats.get(kind, [])) for kind in ("passed", "failed", "error")}
     skipped = len(reporter.stats.get("skipped", []))

@@ -4,6 +4,7 @@ What enters: the working tree. What leaves: one line per step, and the exit code
 need each other run at the same time.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -11,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
+TESTED = ("tests/unit", "tests/scenarios", "tests/tidy")
 STEPS: list[tuple[str, list[str]]] = [
     ("types", [str(BIN / "mypy")]),
-    ("tests", [sys.executable, "-m", "pytest", "tests/unit", "tests/scenarios", "tests/tidy"]),
+    ("tests", [sys.executable, "-m", "pytest", "-n", str(os.cpu_count()), *TESTED]),
     ("format", [str(BIN / "ruff"), "format", "--check", "-q", "src", "tests", "tools"]),
     ("lint", [str(BIN / "ruff"), "check", "-q", "src", "tests", "tools"]),
     ("layers", [str(BIN / "lint-imports"), "--no-logo"]),
