@@ -25,6 +25,8 @@ class JournalTail:
         self._path = directory
         self._offset = SEGMENT_HEADER_BYTES
         self._sequence = 0
+        self._next: tuple[int, Path, bool] | None = None
+        """Behind this sequence a further segment would be there, or it is this one."""
         segments = list_segments(directory)
         if segments:
             self._open(segments[-1].path)
@@ -46,21 +48,30 @@ class JournalTail:
     def _open(self, path: Path) -> None:
         self.close()
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._path = path
+        self._path, self._next = path, None
         self._offset = SEGMENT_HEADER_BYTES
 
     def _next_segment(self) -> bool:
-        path = segment_path(self._directory, self._sequence + 1)
-        if path == self._path:
+        if self._next is None or self._next[0] != self._sequence:
+            path = segment_path(self._directory, self._sequence + 1)
+            self._next = (self._sequence, path, path == self._path)
+        _, path, is_here = self._next
+        if is_here:
             # The newest one, and nothing is in it yet.
             return False
-        if not path.exists() or path.stat().st_size < SEGMENT_HEADER_BYTES:
+        try:
+            if os.stat(path).st_size < SEGMENT_HEADER_BYTES:
+                return False
+        except FileNotFoundError:
             return False
         self._open(path)
         return True
 
     def _read_on(self) -> bool:
         """Take the records of one stretch; False at the end of the data."""
+        # Asked for every object of a proof, mostly in vain: a megabyte of room is not for nothing.
+        if len(os.pread(self._descriptor, HEADER_BYTES, self._offset)) < HEADER_BYTES:
+            return False
         data = os.pread(self._descriptor, READ_BYTES, self._offset)
         at = 0
         while len(data) - at >= HEADER_BYTES:

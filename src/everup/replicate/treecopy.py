@@ -30,6 +30,7 @@ from everup.replicate.names import create_object, settle_new
 from everup.replicate.objects import DISPLACED_SUFFIX, displaced_name
 from everup.replicate.scan import scan
 from everup.replicate.scope import Run
+from everup.replicate.smallcopy import make_small
 from everup.system.kernelcalls import HandleCalls
 from everup.system.objectid import encode_id, read_id
 from everup.system.treecalls import door, open_beneath
@@ -65,6 +66,8 @@ class _Here:
     path: bytes
     names: set[bytes]
     changed_ns: int = 0
+    fresh: bool = False
+    """This copy has made it, so nothing is in it yet."""
 
 
 class TreeCopy:
@@ -86,6 +89,7 @@ class TreeCopy:
         self._kept_aside: set[bytes] = set()
         self._nameless = 0
         self._partial: dict[bytes, set[bytes]] = {}
+        self._fresh: set[bytes] = set()
         self.changed_objects = 0
         self._collect_old_orphans()
 
@@ -109,10 +113,11 @@ class TreeCopy:
             here = self._open_directory(listing)
         try:
             here.names |= {entry.name for entry in listing.entries}
-            for entry in listing.entries:
-                self._free_name(here, entry)
-            if listing.last and not listing.aside:
-                self._displace_extras(here)
+            if not here.fresh:
+                for entry in listing.entries:
+                    self._free_name(here, entry)
+                if listing.last and not listing.aside:
+                    self._displace_extras(here)
             made = [(entry, self._make(here, entry)) for entry in listing.entries]
         finally:
             os.close(here.descriptor)
@@ -156,7 +161,10 @@ class TreeCopy:
             self._partial[object_id] = names
         self._settle(descriptor, object_id, path, listing.attributes)
         self._directory_times[object_id] = listing.attributes.mtime_ns
-        return _Here(descriptor, object_id, path, names, changed_ns)
+        fresh = object_id in self._fresh
+        if listing.last:
+            self._fresh.discard(object_id)
+        return _Here(descriptor, object_id, path, names, changed_ns, fresh)
 
     def _free_name(self, here: _Here, entry: Entry) -> None:
         """Move away what has this name and is another object, so that it can be used elsewhere."""
@@ -222,7 +230,7 @@ class TreeCopy:
     def _make(self, here: _Here, entry: Entry) -> FileCopy | None:
         object_id = entry.object_id
         first = self._links.get(object_id)
-        present = id_of_name(here.descriptor, entry.name)
+        present = None if here.fresh else id_of_name(here.descriptor, entry.name)
         if first is not None and first != join(here.path, entry.name):
             self._link(here, entry, first, present)
             return None
@@ -235,12 +243,27 @@ class TreeCopy:
         if present is None and _comes_on_demand(entry):
             self._want(here, entry, None)
             return None
+        if present is None and entry.content is not None and S_ISREG(entry.attributes.mode):
+            self._make_small(here, entry)
+            return None
         descriptor = self._open_or_create(here, entry, present)
         try:
             self._placed(here, entry, made=present is None)
             return self._fill(here, entry, descriptor, created=present is None)
         finally:
             os.close(descriptor)
+
+    def _make_small(self, here: _Here, entry: Entry) -> None:
+        path = join(here.path, entry.name)
+
+        def settle(descriptor: int) -> None:
+            self._settle(descriptor, entry.object_id, path, entry.attributes)
+
+        self.changed_objects += 1
+        self._placed(here, entry, made=True)
+        make_small(here.descriptor, entry, self._handles, settle)
+        if entry.links > 1:
+            self._links[entry.object_id] = path
 
     def _placed(self, here: _Here, entry: Entry, *, made: bool) -> None:
         if here.path != ORPHANS_NAME:
@@ -306,6 +329,8 @@ class TreeCopy:
         self._settle(descriptor, entry.object_id, path, entry.attributes)
         kind = S_IFMT(entry.attributes.mode)
         if kind == S_IFDIR:
+            if created:
+                self._fresh.add(entry.object_id)
             self._directories[entry.object_id] = path
             self._directory_times[entry.object_id] = entry.attributes.mtime_ns
             return None

@@ -18,6 +18,7 @@ from everup.system.objectid import ensure_id
 from everup.system.treecalls import door, open_beneath
 from everup.wire.syncmessages import Attributes
 
+_ENTRY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
 
 
@@ -116,7 +117,11 @@ def _entries(
 def look(ids: IdGiver, directory: int, path: bytes) -> Seen | None:
     """The object at a path below a directory; None when there is none."""
     try:
-        descriptor = open_beneath(directory, path, os.O_PATH)
+        if b"/" in path or not path:
+            descriptor = open_beneath(directory, path, os.O_PATH)
+        else:
+            # A single name leads nowhere else, and this call costs a third.
+            descriptor = os.open(path, _ENTRY, dir_fd=directory)
     except OSError as problem:
         if problem.errno in ABSENT:
             return None
