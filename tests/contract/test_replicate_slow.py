@@ -177,6 +177,27 @@ def batches(places: Places, after: Position) -> list[bytes]:
     return found
 
 
+def test_slow_many_small_changes_cost_little_each(pair: Pair) -> None:
+    """Without check sums and numbers that follow from the rest, and many in one packet."""
+    slow_pair(pair)
+    pair.guard.create("log")
+    pair.settle()
+    before, at = sent_bytes(pair), 0
+    raw = pair.peer()["bytes_written"]
+    for number in range(3000):
+        line = b"%d something happened\n" % number
+        pair.guard.write("log", at, line)
+        at += len(line)
+        if number % 20 == 0:
+            pair.guard.end_batch()
+    pair.settle()
+    written = pair.peer()["bytes_written"] - raw
+    assert written > 3000 * 100
+    sent = sent_bytes(pair) - before
+    assert sent * 5 < written, (sent, written)
+    pair.compare()
+
+
 def test_slow_resync_sends_pieces_not_blocks(pair: Pair) -> None:
     noise = random.Random(4)
     size = 16 * MEBI

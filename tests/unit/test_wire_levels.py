@@ -13,7 +13,7 @@ from everup.wire.levels import (
     Measured,
     best_rung,
 )
-from everup.wire.linkspeed import LinkSpeed
+from everup.wire.linkspeed import FAR_BYTES_PER_S, FAR_US, LinkSpeed, Look
 
 MEGABIT = 1e6 / 8
 USUAL = Measured()
@@ -101,13 +101,39 @@ def test_level_measures_machine_and_data() -> None:
     assert control.measured == before, "a small body says nothing about the level"
 
 
+class Line:
+    """Looks at a connection that takes `rate` for a while."""
+
+    def __init__(self, round_trip_us: int = 0) -> None:
+        self.speed = LinkSpeed()
+        self._round_trip_us = round_trip_us
+        self._at = self._acknowledged = 0.0
+        self.takes(0, waiting=0)
+
+    def takes(self, rate: float, *, waiting: int, seconds: float = 0.25) -> float:
+        self._at += seconds
+        self._acknowledged += rate * seconds
+        self.speed.note(Look(self._at, int(self._acknowledged), waiting, self._round_trip_us))
+        return self.speed.bytes_per_s
+
+
 def test_level_link_speed_is_known_only_once_the_link_was_full() -> None:
-    speed = LinkSpeed()
-    speed.note(1e6, at_least=True)
-    assert speed.bytes_per_s == 0, "there was too little to send"
-    speed.note(1e6, at_least=False)
-    assert speed.bytes_per_s == 1e6
-    speed.note(1e5, at_least=True)
-    assert speed.bytes_per_s == 1e6
-    speed.note(2e6, at_least=True)
-    assert 1e6 < speed.bytes_per_s < 2e6
+    line = Line()
+    assert line.takes(1e6, waiting=0) == 0, "there was too little to send"
+    assert line.takes(1e6, waiting=5000) == 0, "something waits only now"
+    assert line.takes(1e6, waiting=5000) == 1e6
+    assert line.takes(1e5, waiting=0) == 1e6
+    assert 1e6 < line.takes(2e6, waiting=0) < 2e6
+    for _ in range(6):
+        line.takes(1e3, waiting=5000)
+    assert line.speed.bytes_per_s < 1.5e3, "it has become slow"
+
+
+def test_level_a_long_way_counts_as_narrow_until_it_shows_more() -> None:
+    line = Line(FAR_US)
+    assert line.takes(1e3, waiting=0) == FAR_BYTES_PER_S
+    assert level(line.speed.bytes_per_s) == 6
+    assert line.takes(5e7, waiting=0) == 5e7
+    assert line.takes(1e3, waiting=1) == 5e7
+    assert line.takes(1e4, waiting=1) == 1e4
+    assert Line(FAR_US - 1).takes(1e3, waiting=0) == 0

@@ -7,6 +7,7 @@ from everup.model.position import ORIGIN, Position
 from everup.wire.frames import BatchFrame, Frame, FrameDecoder, Kind
 from everup.wire.messages import (
     CHANNEL_STREAM,
+    FEATURES,
     Hello,
     SourceState,
     Start,
@@ -16,6 +17,8 @@ from everup.wire.messages import (
     pack,
     unpack,
 )
+from everup.wire.packing import ENCODING_ZSTD
+from everup.wire.references import Reference
 from everup.wire.session import (
     WINDOW_BYTES,
     Acknowledged,
@@ -149,3 +152,17 @@ def test_a_newer_peer_may_say_more() -> None:
 
     value = msgspec.msgpack.decode(pack(hello())) | {"added_later": 5}
     assert unpack(msgspec.msgpack.encode(value), Hello) == hello()
+
+
+def test_an_older_target_gets_what_it_knows() -> None:
+    """Without features in its WELCOME every body stands alone, as version 1 has it."""
+    source, target = connected()
+    older, newer = source, connected(FEATURES)[0]
+    assert not older.packer.in_context and newer.packer.in_context
+    for sequence in (41, 42):
+        (frame,) = frames(older.batch(b"again " * 500, 100, sequence, 2, 0))
+        assert frame.kind is Kind.BATCH and frame.payload[0] == ENCODING_ZSTD
+        assert target.receive(frame) == BatchFrame(b"again " * 500, 100)
+    with pytest.raises(AssertionError):
+        reference = Reference(0, 5, bytes(16), 1, b"a", 0)
+        older.batch(b"again " * 500, 100, 43, 2, 0, [reference])

@@ -112,6 +112,10 @@ class Context:
             return frozenset()
         return held
 
+    def is_waited_for(self) -> bool:
+        """An fsync may wait for what is sent."""
+        return self.group.mode == "durable"
+
     def cap(self, server: str) -> int:
         """Bytes per second that may be sent to `server` now; 0: no limit."""
         now = time.localtime()

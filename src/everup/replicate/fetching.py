@@ -15,6 +15,7 @@ from stat import S_ISREG
 from everup.errors import EverupError, ProtocolError
 from everup.replicate.blocks import hash_bytes, read_range
 from everup.replicate.context import Context
+from everup.replicate.lean import whole_again
 from everup.replicate.lower import LowerTree
 from everup.replicate.walk import open_file
 from everup.system.treecalls import open_beneath
@@ -63,9 +64,12 @@ class Fetcher:
                 found = [data for data in first.found if data is not None]
                 if len(found) < len(first.found):
                     break
-                first = BatchFrame(whole(first.batch, found), first.batch.end_bytes)
+                sparse = first.batch
+                first = BatchFrame(whole(sparse, found), sparse.end_bytes, sparse.lean)
             self._queue.popleft()
             self._held_bytes -= len(first.data)
+            if first.lean:
+                first = BatchFrame(whole_again(first.data), first.end_bytes)
             batches.append(first)
         return batches
 

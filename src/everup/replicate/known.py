@@ -105,21 +105,27 @@ class Known:
             del self._where[next(iter(self._where))]
 
 
-def pieces_of(batch: Batch) -> list[Piece]:
-    """Everything in a batch that may be found again, in its order."""
+def pieces_of(batch: Batch, payloads: Sequence[int] = ()) -> list[Piece]:
+    """Everything in a batch that may be found again, in its order.
+
+    `payloads`: where those of each record begin in the form in which it is sent; none: as it is.
+    """
     found: list[Piece] = []
     view = memoryview(batch.data)
-    offset = 0
+    offset = number = 0
     while (record := decode(view, offset)) is not None:
         if record.operation == Operation.WRITE and len(record.payload) >= PIECE_BYTES_MIN:
             write = decode_arguments(record)
             assert isinstance(write, Write)
             begin = offset + HEADER_BYTES + len(record.arguments)
+            if payloads:
+                begin = payloads[number]
             for start, length in _cuts(write.offset, len(record.payload)):
                 inner = start - write.offset
                 digest = hash_bytes(bytes(record.payload[inner : inner + length]))
                 found.append(Piece(begin + inner, length, digest, record.tree, write.hint, start))
         offset += record.length
+        number += 1
     return found
 
 

@@ -217,7 +217,7 @@ class PeerLink:
             agreed, frames = self._agree(connection, session)
             try:
                 connection.send(session.start(agreed.start))
-                self._pipe = Pipe(connection, session, self._known)
+                self._pipe = Pipe(connection, session, self._known, self._context.is_waited_for)
                 self._stream(connection, session, agreed.cursor, frames)
             finally:
                 self._lag.save()

@@ -6,25 +6,37 @@ the peer's link, or by a relay, in its thread; one pipe per connection.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from everup.journal.reader import Batch
 from everup.journal.recovery import END_BYTES
+from everup.journal.writer import CAUSE_FSYNC
 from everup.replicate.known import Known, Piece, pieces_of
+from everup.replicate.lean import lean
 from everup.replicate.tuning import Tuner
-from everup.wire.messages import SPARSE
+from everup.wire.messages import LEAN, SPARSE
 from everup.wire.references import Need
 from everup.wire.session import SourceSession
 from everup.wire.transport import Connection
 
 QUEUED_BYTES_MAX = 4 << 20
+HOLD_MS = 40
 
 
 class Pipe:
     """Raises NotConnected like the connection, Corrupt for a damaged batch."""
 
-    def __init__(self, connection: Connection, session: SourceSession, known: Known) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        session: SourceSession,
+        known: Known,
+        waited_for: Callable[[], bool],
+    ) -> None:
+        """`waited_for`: somebody may wait for acknowledgements (durable mode)."""
         self._connection = connection
+        self._waited_for = waited_for
         self._session = session
         self._known = known
         self._tuner = Tuner(connection, session.packer)
@@ -39,16 +51,24 @@ class Pipe:
         session, now_ns = self._session, time.monotonic_ns()
         flight = session.in_flight
         self._tuner.adapt((now_ns - flight[0].sent_ns) / 1e6 if flight else 0.0)
+        thin = lean(batch.data) if self._tuner.slow and LEAN in session.features else None
+        data = thin.data if thin is not None else batch.data
         pieces: list[Piece] = []
         if self._tuner.slow and SPARSE in session.features:
-            pieces = pieces_of(batch)
+            pieces = pieces_of(batch, thin.payloads if thin is not None else ())
         references = self._known.references(pieces, applied_sequence)
         self._known.learn(pieces, batch.end.sequence)
-        with self._tuner.measured(len(batch.data)) as made:
+        end = batch.end.sequence
+        with self._tuner.measured(len(data)) as made:
             made.pieces = session.batch(
-                batch.data, END_BYTES, batch.end.sequence, batch.records, now_ns, references
+                data, END_BYTES, end, batch.records, now_ns, references, lean=thin is not None
             )
-        self._connection.send(made.pieces)
+        self._connection.send(made.pieces, self._hold_ms(batch))
+
+    def _hold_ms(self, batch: Batch) -> int:
+        """On a slow link small batches go together, unless somebody may wait for this one."""
+        urgent = batch.cause == CAUSE_FSYNC and self._waited_for()
+        return HOLD_MS if self._tuner.slow and not urgent else 0
 
     def fill(self, need: Need) -> None:
         """The peer has not found some bytes: here they are."""

@@ -69,7 +69,7 @@ class ProofSource:
         self._tail = tail
         self._stopped = stopped
         self._scope = scope
-        self._known = known
+        self.known = known
         self._ids = IdGiver()
         self.objects = 0
         self.proven_bytes = 0
@@ -188,9 +188,9 @@ class ProofSource:
             hashes = b""
             if source.blocks and S_ISREG(seen.status.st_mode):
                 hashes = _hash(seen.descriptor, source.blocks)
-                if self._known is not None:
+                if self.known is not None:
                     size = seen.status.st_size
-                    self._known.learn_blocks(tree.tree_id, path, size, source.blocks, hashes)
+                    self.known.learn_blocks(tree.tree_id, path, size, source.blocks, hashes)
             sequence = self._tail.sequence()
             blocks = source.blocks if hashes else []
             return ProofItem(

@@ -47,6 +47,7 @@ HELLO_MS = 5000
 IDLE_MS = 1000
 SILENCE_MS = 5000
 STATE_MS = 500
+APPLIED_MS = 100
 DISK_RETRY_MS = 500
 LISTEN_RETRY_SECONDS = 0.5
 
@@ -254,7 +255,7 @@ class Stream:
         self.hello = hello
         self._epoch = hello.epoch
         self._server = owner._context.server
-        self._acknowledged: object = None
+        self._acknowledged: tuple[Position, Position | None] | None = None
         self._told: TargetState | None = None
         self._told_at = 0.0
         self._relay: Relay | None = None
@@ -382,7 +383,10 @@ class Stream:
         # has to know where this side stands before it hands the active role over.
         known = self._acknowledged is not None or applied is not None
         ready = known and self._session.state is State.STREAMING
-        if durable is not None and ready and self._acknowledged != (durable, applied):
+        told = self._acknowledged
+        # That something was applied is worth a frame of its own only now and then.
+        due = told is None or told[0] != durable or now - self._said_at >= APPLIED_MS / 1000
+        if durable is not None and ready and due and told != (durable, applied):
             self._acknowledge(durable)
         state = self._state()
         urgent = self._told is None or _urgent(state) != _urgent(self._told)

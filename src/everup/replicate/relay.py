@@ -174,7 +174,7 @@ class Relay:
 
     def _stream(self, connection: Connection, cursor: Cursor, frames: list[Frame]) -> None:
         signs = Signs(connection, self.server)
-        pipe = Pipe(connection, self._session, self._known)
+        pipe = Pipe(connection, self._session, self._known, self._context.is_waited_for)
         told: bool | None = None
         while not self._stopped.is_set():
             self._take(pipe, frames)

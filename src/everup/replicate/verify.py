@@ -265,6 +265,7 @@ class Verification:
             proof = VerifySource(
                 channel, trees, tail, stopped, self._wanted, self._pace, self._queue
             )
+            proof.known = self.place.known
             self._proof = proof
             proof.run()
             self.position = guard_position(self._context.places.guard_socket) or ORIGIN

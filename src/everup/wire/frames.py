@@ -59,6 +59,8 @@ class BatchFrame(NamedTuple):
 
     data: bytes
     end_bytes: int
+    lean: bool = False
+    """`data` is the lean form of the batch (`replicate.lean`)."""
 
 
 def encode(kind: Kind, *parts: bytes | memoryview) -> Pieces:
@@ -125,21 +127,29 @@ def _known(kind_code: int, flags: int, zero: int) -> Kind:
     return kind
 
 
-def encode_batch(data: bytes | memoryview, end_bytes: int, packer: Packer) -> Pieces:
+def encode_batch(
+    data: bytes | memoryview, end_bytes: int, packer: Packer, *, lean: bool = False
+) -> Pieces:
     """BATCH frame for the bytes of one batch whose BATCH record is `end_bytes` long."""
     encoding, body = packer.pack(data)
-    return encode(Kind.BATCH, _BATCH.pack(encoding, 0, 0, len(data), end_bytes), body)
+    return encode(Kind.BATCH, _BATCH.pack(encoding, lean, 0, len(data), end_bytes), body)
 
 
 def decode_batch(payload: bytes, unpacker: Unpacker) -> BatchFrame:
     """Raises ProtocolError."""
     if len(payload) < _BATCH.size:
         raise ProtocolError("a BATCH frame is too short", code="frame-body")
-    encoding, _, _, length, end_bytes = _BATCH.unpack_from(payload)
-    if not 0 < end_bytes <= length <= BATCH_BYTES_MAX:
-        raise ProtocolError("a BATCH frame has impossible lengths", code="frame-body")
+    encoding, form, _, length, end_bytes = _BATCH.unpack_from(payload)
+    check_form(form, end_bytes, length)
     data = unpacker.unpack(encoding, memoryview(payload)[_BATCH.size :], length)
-    return BatchFrame(data, end_bytes)
+    return BatchFrame(data, end_bytes, bool(form))
+
+
+def check_form(form: int, end_bytes: int, length: int) -> None:
+    """Raises ProtocolError for a batch that cannot be; a lean one may be shorter than its end."""
+    possible = 0 < end_bytes <= BATCH_BYTES_MAX and 0 < length <= BATCH_BYTES_MAX
+    if form > 1 or not possible or (not form and end_bytes > length):
+        raise ProtocolError("a batch has impossible lengths", code="frame-body")
 
 
 _BLOCKS = Struct("<QQIBBHI")

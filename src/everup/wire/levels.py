@@ -2,7 +2,7 @@
 
 What enters: bytes per second that the link takes, how long the oldest batch has waited, and what
 compressing cost so far. What leaves: a rung of the ladder. Called by `replicate.pipe` and by the
-sync channel; time enters as an argument. Why so: docs/decisions/0010-compression.md.
+sync channel; time enters as an argument. Why so: docs/decisions/0010-slow-links.md.
 
 The rule compares two times. A higher rung costs processor time for every byte, and saves the link
 the time for the bytes that it does not have to carry. A step up is taken while it saves more than

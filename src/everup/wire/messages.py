@@ -27,7 +27,9 @@ SPARSE = "sparse"
 """Batches may refer to bytes that the target has in its files."""
 FINE = "fine"
 """A block that differs may be compared in finer pieces during a sync."""
-FEATURES = (CONTEXT, SPARSE, FINE)
+LEAN = "lean"
+"""Batches may come without what the target can work out by itself."""
+FEATURES = (CONTEXT, SPARSE, FINE, LEAN)
 """What this code can beyond version 1. Each side says so; the source uses what the target can."""
 
 NUMBER_MAX = (1 << 63) - 1

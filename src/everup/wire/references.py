@@ -15,7 +15,7 @@ import msgspec
 
 from everup.errors import ProtocolError
 from everup.limits import BATCH_BYTES_MAX, FRAME_BYTES_MAX
-from everup.wire.frames import Kind, Pieces, encode
+from everup.wire.frames import Kind, Pieces, check_form, encode
 from everup.wire.messages import Number
 from everup.wire.packing import Packer, Unpacker
 from everup.wire.syncmessages import Path, Small
@@ -49,6 +49,8 @@ class SparseBatch(NamedTuple):
     """All other bytes of the batch, in order."""
     length: int
     end_bytes: int
+    lean: bool = False
+    """`length` and the references are those of the lean form of the batch."""
 
 
 class Need(msgspec.Struct, frozen=True, array_like=True):
@@ -74,7 +76,13 @@ _decoder = msgspec.msgpack.Decoder(
 
 
 def encode_sparse(
-    number: int, data: bytes, end_bytes: int, references: Sequence[Reference], packer: Packer
+    number: int,
+    data: bytes,
+    end_bytes: int,
+    references: Sequence[Reference],
+    packer: Packer,
+    *,
+    lean: bool = False,
 ) -> Pieces:
     """`references` in the order of the batch, and none over another."""
     listed = _encoder.encode(references)
@@ -87,7 +95,7 @@ def encode_sparse(
     parts.append(view[at:])
     raw = b"".join(parts)
     encoding, body = packer.pack(raw)
-    head = _SPARSE.pack(encoding, 0, 0, len(data), end_bytes, len(raw), len(listed), number)
+    head = _SPARSE.pack(encoding, lean, 0, len(data), end_bytes, len(raw), len(listed), number)
     return encode(Kind.BATCH_SPARSE, head, body)
 
 
@@ -95,9 +103,9 @@ def decode_sparse(payload: bytes, unpacker: Unpacker) -> SparseBatch:
     """Raises ProtocolError."""
     if len(payload) < _SPARSE.size:
         raise ProtocolError("a BATCH_SPARSE frame is too short", code="frame-body")
-    encoding, _, _, length, end_bytes, raw_bytes, listed, number = _SPARSE.unpack_from(payload)
-    possible = 0 < end_bytes <= length <= BATCH_BYTES_MAX
-    if not possible or not listed <= raw_bytes <= FRAME_BYTES_MAX:
+    encoding, form, _, length, end_bytes, raw_bytes, listed, number = _SPARSE.unpack_from(payload)
+    check_form(form, end_bytes, length)
+    if not listed <= raw_bytes <= FRAME_BYTES_MAX:
         raise ProtocolError("a BATCH_SPARSE frame has impossible lengths", code="frame-body")
     raw = unpacker.unpack(encoding, memoryview(payload)[_SPARSE.size :], raw_bytes)
     try:
@@ -110,9 +118,9 @@ def decode_sparse(payload: bytes, unpacker: Unpacker) -> SparseBatch:
             raise ProtocolError("references lie over each other", code="frame-body")
         at = reference.at + reference.length
     referred = sum(reference.length for reference in references)
-    if at > length - end_bytes or raw_bytes - listed + referred != length:
+    if at > (length if form else length - end_bytes) or raw_bytes - listed + referred != length:
         raise ProtocolError("references do not make up the batch", code="frame-body")
-    return SparseBatch(number, references, raw[listed:], length, end_bytes)
+    return SparseBatch(number, references, raw[listed:], length, end_bytes, bool(form))
 
 
 def whole(batch: SparseBatch, found: Sequence[bytes]) -> bytes:

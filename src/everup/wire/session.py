@@ -194,10 +194,13 @@ class SourceSession:
         records: int,
         now_ns: int,
         references: Sequence[Reference] = (),
+        *,
+        lean: bool = False,
     ) -> Pieces:
         """Frame for a batch that ends at `sequence`; it counts against the window from now on.
 
-        `references`: bytes of it that the target has, for a target that knows what this is.
+        `references`: bytes of `data` that the target has; `lean`: `data` is the lean form of the
+        batch; both for a target that knows what this is.
         """
         assert self.state is State.STREAMING
         sparse = 0
@@ -210,8 +213,8 @@ class SourceSession:
         self.in_flight_bytes += len(data)
         self.in_flight_records += records
         if sparse:
-            return encode_sparse(sparse, data, end_bytes, references, self.packer)
-        return encode_batch(data, end_bytes, self.packer)
+            return encode_sparse(sparse, data, end_bytes, references, self.packer, lean=lean)
+        return encode_batch(data, end_bytes, self.packer, lean=lean)
 
     def fill(self, need: Need) -> tuple[Pieces, list[Reference]]:
         """Answer to a Need, and the references that led nowhere."""

@@ -5,6 +5,7 @@ Both sides must show a certificate of the group's CA; the peer's name is what it
 A `Connection` never blocks and belongs to one thread. Called by `replicate`.
 """
 
+import math
 import select
 import socket
 import ssl
@@ -26,6 +27,8 @@ READ_AT_ONCE_MAX = 4 << 20
 """After this much a caller gets its turn, even if more has arrived."""
 WRITE_BYTES = 256 << 10
 JOINED_BELOW_BYTES = 64 << 10
+HELD_BYTES_MAX = 64 << 10
+"""More than this is not held back."""
 BACKLOG = 16
 
 
@@ -78,6 +81,7 @@ class Connection:
         self._buffer = bytearray(READ_BYTES)
         self._more = False
         self._begun = 0
+        self._held_until = 0.0
         self._speed = LinkSpeed()
         self.queued_bytes = 0
         self.sent_bytes = 0
@@ -88,9 +92,17 @@ class Connection:
     def fileno(self) -> int:
         return self._channel.fileno()
 
-    def send(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """Queue a frame; `flush` (also called here) writes as much as the socket takes."""
+    def send(self, pieces: Sequence[bytes | memoryview], hold_ms: int = 0) -> None:
+        """Queue a frame; `flush` (also called here) writes as much as the socket takes.
+
+        `hold_ms`: it may wait so long for others that go with it; each by itself would cost a
+        hundred bytes more on the wire. What may not wait takes along what does.
+        """
         total = sum(map(len, pieces))
+        if not hold_ms:
+            self._held_until = 0.0
+        elif not self._out:
+            self._held_until = time.monotonic() + hold_ms / 1000
         if total < JOINED_BELOW_BYTES:
             self._out.append(memoryview(b"".join(pieces)))
         else:
@@ -106,6 +118,9 @@ class Connection:
 
     def flush(self) -> bool:
         """Write what can be written, and may be, now; True when nothing is left."""
+        if self._out and self._pause_ms() > 0:
+            return False
+        self._join_small()
         try:
             while self._out:
                 part = self._next_part()
@@ -120,6 +135,23 @@ class Connection:
         except (OSError, ValueError) as problem:
             raise self._gone(problem) from problem
         return True
+
+    def _pause_ms(self) -> int:
+        """How long nothing is to be written yet."""
+        held_ms = 0
+        if self._held_until and self.queued_bytes < HELD_BYTES_MAX:
+            held_ms = math.ceil((self._held_until - time.monotonic()) * 1000)
+        return max(held_ms, self.throttle.wait_ms() if self.throttle is not None else 0)
+
+    def _join_small(self) -> None:
+        """What was held back goes as one, not each in a record and a packet of its own."""
+        joined: list[memoryview] = []
+        size = 0
+        while self._out and size + len(self._out[0]) <= JOINED_BELOW_BYTES:
+            size += len(self._out[0])
+            joined.append(self._out.popleft())
+        if joined:
+            self._out.appendleft(joined[0] if len(joined) == 1 else memoryview(b"".join(joined)))
 
     def _next_part(self) -> memoryview:
         """What may go of the first piece; empty while the cap says so."""
@@ -141,7 +173,7 @@ class Connection:
 
     def speed(self) -> LinkSpeed:
         """How fast the link is, as known now."""
-        self._speed.look(self._channel)
+        self._speed.look(self._channel, time.monotonic())
         return self._speed
 
     def receive(self) -> list[Frame]:
@@ -176,7 +208,7 @@ class Connection:
         if self._more:
             timeout_ms = 0
         writes = bool(self._out)
-        if writes and self.throttle is not None and (pause_ms := self.throttle.wait_ms()):
+        if writes and (pause_ms := self._pause_ms()) > 0:
             writes = False
             timeout_ms = min(timeout_ms, pause_ms)
         poll = select.poll()
@@ -193,8 +225,7 @@ class Connection:
         poll = select.poll()
         poll.register(self._channel, select.POLLOUT)
         while not self.flush():
-            if self.throttle is not None:
-                time.sleep(self.throttle.wait_ms() / 1000)
+            time.sleep(max(0, self._pause_ms()) / 1000)
             if not poll.poll(deadline_ms):
                 raise DeadlinePassed(f"{self.peer_name} takes no data")
 
