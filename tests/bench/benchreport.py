@@ -120,7 +120,8 @@ def _bar(row: dict[str, Any], top: int) -> list[str]:
         return round(_LEFT + _WIDTH * min(value, 1.1), 1)
 
     middle = top + _BAR / 2
-    reached = row["asked"] is None or row["median"] >= row["asked"]
+    good = min if row.get("smaller") else max
+    reached = row["asked"] is None or good(row["median"], row["asked"]) == row["median"]
     colour = "#3b7a57" if reached else "#b5482a"
     parts = [
         f'<text x="{_LEFT - 6}" y="{top + _BAR}" text-anchor="end">{html.escape(row["id"])}</text>',

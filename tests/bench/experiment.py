@@ -39,10 +39,13 @@ class Row(NamedTuple):
     aim: float | None = None
     side: str = OURS
     note: str = ""
+    """May show medians of the figures of `side`: "{seconds:.1f} s"."""
+    smaller: bool = False
+    """Less is better."""
 
 
 class Group(NamedTuple):
-    """Rows that come from one experiment; `mode` is capture, async, durable or scale."""
+    """Rows that come from one experiment; `mode` names the site."""
 
     mode: str
     runs: int

@@ -15,6 +15,7 @@ from tests.bench.benchfiles import (
 )
 from tests.bench.benchscale import SIZES, Scale
 from tests.bench.experiment import Group, Row, in_directories
+from tests.bench.farrows import FAR
 from tests.bench.mariadb import Oltp
 from tests.bench.postgres import PG, Lag, pgbench
 
@@ -110,4 +111,4 @@ DURABLE = (
     ),
 )  # fmt: skip
 
-GROUPS = CAPTURE + ASYNC + DURABLE + SCALE
+GROUPS = CAPTURE + ASYNC + DURABLE + SCALE + FAR

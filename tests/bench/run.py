@@ -19,6 +19,8 @@ from typing import Any
 from tests.bench import benchreport as report
 from tests.bench.benchscale import FilledSite
 from tests.bench.experiment import BASELINE, OURS, Experiment, Figures, Group, Row
+from tests.bench.far import LargeSite, SmallSite
+from tests.bench.farsite import FarSite
 from tests.bench.rows import GROUPS
 from tests.bench.site import PairSite, Site, Usage
 
@@ -30,6 +32,9 @@ SITES: tuple[tuple[type[Site], tuple[str, ...]], ...] = (
     (Site, ("capture",)),
     (PairSite, ("async", "durable")),
     (FilledSite, ("scale",)),
+    (FarSite, ("far",)),
+    (LargeSite, ("far-large",)),
+    (SmallSite, ("far-small",)),
 )
 
 
@@ -77,6 +82,10 @@ def measure(group: Group, site: Site) -> list[dict[str, Any]]:
 
 def result(row: Row, figures: dict[str, list[Figures]], used: Usage, runs: int) -> dict[str, Any]:
     values = [found[row.figure] for found in figures[row.side]]
+    medians = {
+        name: statistics.median(found[name] for found in figures[row.side])
+        for name in figures[row.side][0]
+    }
     plain = [found[row.figure] for found in figures.get(BASELINE, [])]
     if row.unit == "ratio":
         values = [value / base for value, base in zip(values, plain, strict=True)]
@@ -96,7 +105,8 @@ def result(row: Row, figures: dict[str, list[Figures]], used: Usage, runs: int) 
         "guard_rss": used.guard_rss,
         "replicator_rss": used.replicator_rss,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "note": row.note,
+        "smaller": row.smaller,
+        "note": row.note.format_map(medians),
     }
 
 

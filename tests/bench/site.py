@@ -68,6 +68,7 @@ class Site:
     """A guard with an open gate over `guarded`; no peer is connected."""
 
     names: tuple[str, ...] = ("alpha",)
+    server_class: type[Server] = Server
 
     def __init__(self, base: Path) -> None:
         self.plain = base / "plain"
@@ -75,7 +76,7 @@ class Site:
         self._base = base
         authority, port = Authority(), free_port()
         self._servers = [
-            Server(base, name, authority, port, names=self.names) for name in self.names
+            self.server_class(base, name, authority, port, names=self.names) for name in self.names
         ]
         self.places = self._servers[0].places
         self._guard: subprocess.Popen[bytes] | None = None
@@ -153,6 +154,7 @@ class PairSite(Site):
     """The same with a passive server that receives and applies everything."""
 
     names = ("alpha", "beta")
+    address = "127.0.0.1"
 
     def _open(self) -> None:
         super()._open()
@@ -161,8 +163,12 @@ class PairSite(Site):
         alpha.start()
         beta.start()
         beta.call("target")
-        alpha.call("source", epoch=1, peers=[{"server": "beta", "addresses": ["127.0.0.1"]}])
+        self.become_source()
         wait_for(self._in_sync, START_SECONDS, "the passive is in sync")
+
+    def become_source(self) -> None:
+        peers = [{"server": "beta", "addresses": [self.address]}]
+        self._servers[0].call("source", epoch=1, peers=peers)
 
     def _in_sync(self) -> bool:
         return bool(self._servers[0].call("status")["peers"][0]["in_sync"])
