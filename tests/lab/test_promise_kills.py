@@ -17,6 +17,7 @@ UNITS = {
     "agent": "everup-agent",
 }
 KILLS = 2
+ALL_S = 20
 TROUBLE = re.compile(r"PANIC|ERROR|Input/output error|could not (write|read|open|fsync|extend)")
 
 
@@ -66,6 +67,26 @@ def test_a_killed_process_costs_the_application_nothing(ground: Ground, process:
     assert (ground.active, status["epoch"]) == (active, epoch)
     found = ground.compare()
     assert found.differences == []
+
+
+def test_everything_that_dies_at_once_costs_the_application_a_wait(ground: Ground) -> None:
+    """Also the guard's holder, so that systemd alone has the connections to the kernel: the same
+    server stays active in the same epoch, work goes on, the database meets no error."""
+    active = ground.active
+    epoch = ground.group.status(active)["epoch"]
+    before = len(database_log(ground, active))
+    units = [*UNITS.values(), "everup-console"]
+    with ground.load() as load:
+        began = time.monotonic()
+        ground.run(active, "systemctl", "kill", "--kill-whom=all", "--signal=KILL", *units)
+        load.wait_for(50, deadline_s=ALL_S, after=began + 1)
+        print(f"work went on {time.monotonic() - began:.1f} s after everything was killed")
+        assert load.missing(active) == set()
+    log = database_log(ground, active)[before:]
+    assert [line for line in log.splitlines() if TROUBLE.search(line)] == []
+    status = ground.wait_whole()
+    assert (ground.active, status["epoch"]) == (active, epoch)
+    assert ground.compare().differences == []
 
 
 def test_a_killed_guard_worker_costs_a_busy_file_tree_nothing(ground: Ground) -> None:

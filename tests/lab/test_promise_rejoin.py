@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.lab.ground import PROTECTED, Ground, wait
+from tests.lab.rewriting import rewriting
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -14,6 +15,8 @@ LARGE_BYTES = 1200 << 20
 COMPARED_BYTES_MAX = 300 << 20
 """Everything that the load writes (the whole database has a tenth of it) and the last seconds."""
 MARKED_S = 60
+REWRITTEN = f"{PROTECTED[0]}/rewritten"
+FORCED = 400
 
 
 def make_large(ground: Ground, active: str) -> None:
@@ -61,3 +64,21 @@ def test_of_a_large_tree_only_what_was_being_written_is_compared(ground: Ground)
         assert found.bytes > LARGE_BYTES
     finally:
         ground.run(ground.active, "rm", "-f", LARGE)
+
+
+def test_what_was_forced_to_the_disk_without_a_time_is_found(ground: Ground) -> None:
+    """Blocks of files that lay whole on the disk are rewritten and forced there (`fdatasync`), when
+    the power goes: some of them are ahead of what the other server has, and no file says so."""
+    active, passive = ground.active, ground.passive
+    try:
+        with rewriting(ground, active, REWRITTEN) as work:
+            wait(lambda: work.ready, 60, "files")
+            wait(lambda: len(work.lines) > FORCED, 60, "blocks that were forced to the disk")
+            ground.lab.power_cut(active)
+        wait(lambda: ground.roles().get(passive) == "active", 30, f"promotion of {passive}")
+        assert work.missing(ground.server(passive).disk.real(REWRITTEN)) == []
+        ground.lab.power_on(active)
+        ground.wait_whole()
+        assert ground.compare().differences == []
+    finally:
+        ground.run(ground.active, "rm", "-rf", REWRITTEN)
