@@ -38,7 +38,11 @@ def shared_beginning(pair: Pair) -> None:
         guard.create(name)
         guard.write(name, 0, name.encode() + bytes(200_000))
     guard.link("one", "two")
+    # What the copy makes anew is settled in several steps, and is not what was here before.
+    guard.attributes("removed", mode=0o600, owner=(11, 12))
+    guard.set_xattr("removed", "user.note", b"value")
     guard.create("directory", 0o40755)
+    guard.attributes("directory", owner=(11, 12))
     guard.create("directory/inner")
     pair.wait_in_sync()
     pair.settle()

@@ -18,6 +18,13 @@ PROOFS = (
         EVERY_CHANGE,
     ),
     Mutant(
+        "what_the_copy_made_kept_as_if_it_had_been_here",
+        "replicate/treecopy.py",
+        "        if not made:\n            self._keeping.keep(",
+        "        if path:\n            self._keeping.keep(",
+        EVERY_CHANGE,
+    ),
+    Mutant(
         "file_that_a_rename_replaced_not_suspect",
         "replicate/suspects.py",
         "                    suspects.objects.add((record.tree, move.replaced_id))\n",

@@ -10,13 +10,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISREG
-from typing import Protocol
 
 from everup.errors import ProtocolError
 from everup.journal.operation import Create
 from everup.model.ids import NO_OBJECT, OBJECT_ID_XATTR, ORPHANS_NAME
 from everup.replicate.blocks import read_range, write_all
 from everup.replicate.filecopy import FileCopy
+from everup.replicate.keeping import Keeping
 from everup.replicate.lower import (
     NO_ID,
     LowerTree,
@@ -40,21 +40,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Suspected = Callable[[int, bytes, int], list[Run] | None]
 """(tree, object id, time of change): blocks that may differ from the source's; None: all."""
-
-
-class Keeping(Protocol):
-    """Who is told what becomes of the objects here; paths are relative to the tree."""
-
-    def keep(self, tree: int, object_id: bytes, path: bytes, descriptor: int) -> None:
-        """Before the first change of an object (O_PATH)."""
-
-    def placed(
-        self, tree: int, object_id: bytes, path: bytes, *, made: bool, directory_changed_ns: int
-    ) -> None:
-        """An object of the source is at `path` now; `made`: it was nowhere to be found here."""
-
-    def orphan(self, tree: int, path: bytes, descriptor: int) -> None:
-        """Before something goes away that never came from a source."""
 
 
 @dataclass
@@ -257,7 +242,7 @@ class TreeCopy:
         path = join(here.path, entry.name)
 
         def settle(descriptor: int) -> None:
-            self._settle(descriptor, entry.object_id, path, entry.attributes)
+            self._settle(descriptor, entry.object_id, path, entry.attributes, made=True)
 
         self.changed_objects += 1
         self._placed(here, entry, made=True)
@@ -326,7 +311,7 @@ class TreeCopy:
         path = join(here.path, entry.name)
         status = os.fstat(descriptor)
         self._give_id(descriptor, entry.object_id)
-        self._settle(descriptor, entry.object_id, path, entry.attributes)
+        self._settle(descriptor, entry.object_id, path, entry.attributes, made=created)
         kind = S_IFMT(entry.attributes.mode)
         if kind == S_IFDIR:
             if created:
@@ -389,7 +374,15 @@ class TreeCopy:
             pass
         give_id(descriptor, object_id, self._handles)
 
-    def _settle(self, descriptor: int, object_id: bytes, path: bytes, wanted: Attributes) -> None:
+    def _settle(
+        self,
+        descriptor: int,
+        object_id: bytes,
+        path: bytes,
+        wanted: Attributes,
+        *,
+        made: bool = False,
+    ) -> None:
         """Owner, mode and extended attributes, exactly; times come last."""
         status = os.fstat(descriptor)
         present = visible_xattrs(descriptor)
@@ -400,7 +393,8 @@ class TreeCopy:
         )
         if same and present == wanted.xattrs:
             return
-        self._keeping.keep(self.tree.tree_id, object_id, path, descriptor)
+        if not made:
+            self._keeping.keep(self.tree.tree_id, object_id, path, descriptor)
         door_path = door(descriptor)
         for name in present.keys() - wanted.xattrs.keys():
             os.removexattr(door_path, name)
