@@ -12,7 +12,7 @@ from everup.replicate.context import Context
 from everup.replicate.divergence import Divergence
 from everup.replicate.lower import LowerTree
 from everup.replicate.quarantine import Quarantine
-from everup.replicate.scan import measure, several_names
+from everup.replicate.scan import measure, survey
 from everup.replicate.suspects import Suspects, save_suspects, settle
 
 
@@ -32,10 +32,11 @@ class Kept:
 
     def look(self, tree: LowerTree) -> int:
         """Before anything is changed in a tree; returns how many objects it has."""
-        if self._divergence.wanted:
-            self._names[tree.tree_id] = several_names(tree)
-            self._divergence.names = self._names
-        return measure(tree)[0]
+        if not self._divergence.wanted:
+            return measure(tree)[0]
+        objects, self._names[tree.tree_id] = survey(tree)
+        self._divergence.names = self._names
+        return objects
 
     def keep(self, tree: int, object_id: bytes, path: bytes, descriptor: int) -> None:
         self._divergence.keep(tree, object_id, path, descriptor)

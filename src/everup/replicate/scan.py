@@ -55,13 +55,14 @@ def scan(tree: LowerTree, top: bytes = b"", *, orphans: bool = False) -> Iterato
             os.close(directory)
 
 
-def several_names(tree: LowerTree) -> dict[int, list[bytes]]:
-    """By inode: every path of a file that has several."""
-    names: dict[int, list[bytes]] = {}
+def survey(tree: LowerTree) -> tuple[int, dict[int, list[bytes]]]:
+    """Number of objects; and by inode, every path of a file that has several."""
+    objects, names = 0, dict[int, list[bytes]]()
     for found in scan(tree):
+        objects += 1
         if found.status.st_nlink > 1 and not S_ISDIR(found.status.st_mode):
             names.setdefault(found.status.st_ino, []).append(found.path)
-    return names
+    return objects, names
 
 
 def measure(tree: LowerTree) -> tuple[int, int]:
