@@ -205,8 +205,10 @@ def _replication(view: GroupView, servers: list[Json]) -> Json:
     receive = [_queue(facts.get("receive_queue")) for facts in passive]
     worst = max(receive, key=lambda queue: queue["bytes"], default=_queue(None))
     # What one of the others has is not lost, whatever a third one lacks.
-    recovery_ms = int(active.get("recovery_ms", send["oldest_ms"]))
-    return {"send_queue": send, "receive_queue": worst, "recovery_point_ms": recovery_ms}
+    recovery_ms = active.get("recovery_ms")
+    if recovery_ms is None:
+        recovery_ms = send["oldest_ms"]
+    return {"send_queue": send, "receive_queue": worst, "recovery_point_ms": int(recovery_ms)}
 
 
 def _queue(value: Any) -> Json:
