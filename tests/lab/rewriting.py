@@ -44,8 +44,12 @@ def rewrite(files: list[int], thread: int) -> None:
         block = chance.randrange(BLOCKS)
         stamp += 1
         data = _STAMP.pack(stamp) * (BLOCK_BYTES // _STAMP.size)
-        os.pwrite(files[number], data, block * BLOCK_BYTES)
-        os.fdatasync(files[number])
+        try:
+            os.pwrite(files[number], data, block * BLOCK_BYTES)
+            os.fdatasync(files[number])
+        except OSError:
+            # The disk has lost its power, and we have a moment left.
+            return
         os.write(1, f"{number} {block} {stamp}\n".encode())
 
 
