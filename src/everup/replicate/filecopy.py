@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from everup.replicate.blocks import block_count, hash_blocks, piece_hashes, write_all
 from everup.replicate.operations import UNSUPPORTED, ZEROS
 from everup.replicate.scope import Run
+from everup.replicate.writebehind import WriteBehind
 from everup.system.kernelcalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, allocate
 
 PART_BLOCKS = 512
 """64 MiB are hashed at a time."""
+BEHIND_FROM_BYTES = 256 << 10
 
 
 class FileCopy:
@@ -26,6 +28,7 @@ class FileCopy:
     ) -> None:
         """`runs`: the blocks that are compared; None: all."""
         self._descriptor = descriptor
+        self._behind: WriteBehind | None = None
         self._changing: Callable[[], None] | None = changing
         self._size = os.fstat(descriptor).st_size
         self._parts = deque(_parts(runs, block_count(self._size)))
@@ -38,13 +41,26 @@ class FileCopy:
 
     def fine_hashes(self, blocks: list[int]) -> bytes:
         """Hashes of the pieces of blocks that the source has found to differ."""
+        self._settle()
         return b"".join(piece_hashes(self._descriptor, block, self._size) for block in blocks)
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: bytes, behind: WriteBehind) -> None:
+        """Long writes go on `behind` the caller."""
         self._change()
-        write_all(self._descriptor, data, offset)
+        if len(data) < BEHIND_FROM_BYTES:
+            write_all(self._descriptor, data, offset)
+            return
+        self._behind = behind
+        behind.write(self._descriptor, data, offset)
+
+    def _settle(self) -> None:
+        """Nothing is written behind any more. Raises OSError."""
+        if self._behind is not None:
+            behind, self._behind = self._behind, None
+            behind.drain()
 
     def punch(self, offset: int, length: int) -> None:
+        self._settle()
         end = min(offset + length, os.fstat(self._descriptor).st_size)
         if end <= offset:
             return
@@ -62,6 +78,7 @@ class FileCopy:
 
     def end(self, size: int, mtime_ns: int) -> None:
         """Size and time as on the source; the file is closed."""
+        self._settle()
         if os.fstat(self._descriptor).st_size != size:
             self._change()
             os.ftruncate(self._descriptor, size)
@@ -70,6 +87,9 @@ class FileCopy:
 
     def close(self) -> None:
         if self._descriptor >= 0:
+            if self._behind is not None:
+                # Its number must not become another file's while somebody writes to it.
+                self._behind.wait()
             os.close(self._descriptor)
             self._descriptor = -1
 

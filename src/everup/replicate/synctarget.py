@@ -31,6 +31,7 @@ from everup.replicate.suspects import (
 from everup.replicate.syncchannel import SyncChannel
 from everup.replicate.treecopy import TreeCopy
 from everup.replicate.treestate import OPEN, load_tree_state
+from everup.replicate.writebehind import WriteBehind
 from everup.wire.frames import BlocksFrame, Frame
 from everup.wire.messages import Hello, Start
 from everup.wire.session import TargetSession
@@ -195,6 +196,7 @@ class _Run:
         self._objects_before = 0
         self._kept = Kept(context, job.suspects, asked=removals_allowed)
         self._proof = ProofTarget(channel, lambda: receiver.target.applier)
+        self._behind = WriteBehind()
 
     def run(self, wanted: Any) -> None:
         while not self._receiver.stopped and wanted():
@@ -209,6 +211,7 @@ class _Run:
         raise NotConnected("this sync is over")
 
     def close(self) -> None:
+        self._behind.close()
         for file in self._files.values():
             file.close()
         for copy in self._trees.values():
@@ -219,7 +222,7 @@ class _Run:
     def _take(self, message: AnySync | BlocksFrame) -> None:
         if isinstance(message, BlocksFrame):
             self._job.copied_bytes += len(message.data)
-            self._file(message.handle).write(message.offset, message.data)
+            self._file(message.handle).write(message.offset, message.data, self._behind)
         elif isinstance(message, Listing):
             self._listing(message)
         elif isinstance(message, Content):
