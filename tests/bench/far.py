@@ -306,6 +306,8 @@ def forget_ids(top: Path) -> None:
 class FilledFarSite(FarSite):
     """What is to be copied lies there before the gate closes over it."""
 
+    first_sync_seconds = 300
+
     def prepare(self) -> None:
         self.fill(self.guarded)
 

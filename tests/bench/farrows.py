@@ -37,10 +37,10 @@ FAR = (
         Row("outage60_bytes_ratio", "bytes", asked=1.2, smaller=True,
             note="1 MiB/s; caught up in {seconds:.1f} s"),
     )),
-    Group("far-large", 3, InitialSync, (
+    Group("far-large", 1, InitialSync, (
         Row("initial_sync_large", "rate", asked=1.0, note="5 GiB; {seconds:.1f} s, proven equal"),
     )),
-    Group("far-small", 3, InitialSync, (
+    Group("far-small", 1, InitialSync, (
         Row("initial_sync_small", "rate", asked=0.5, aim=1.0,
             note="100 000 files of 4 KiB; {seconds:.1f} s, proven equal"),
     )),

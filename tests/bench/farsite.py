@@ -160,6 +160,15 @@ class FarSite(PairSite):
                 f"--config={settings}", f"--address={FAR_ADDRESS}", f"--port={RSYNC_PORT}",
             ]
         )  # fmt: skip
+        wait_for(self._rsync_answers, START_SECONDS, "rsync's daemon")
+
+    @staticmethod
+    def _rsync_answers() -> bool:
+        try:
+            inside(NEAR, "rsync", f"rsync://{FAR_ADDRESS}:{RSYNC_PORT}/")
+        except RuntimeError:
+            return False
+        return True
 
     def rsync(self, source: Path, name: str, *options: str) -> None:
         """Make `name` on the far side like `source`, and have it on the disk there."""
