@@ -35,7 +35,7 @@ FAR = (
     )),
     Group("far", 1, Outage, (
         Row("outage60_bytes_ratio", "bytes", asked=1.2, smaller=True,
-            note="1 MiB/s; caught up in {seconds:.1f} s"),
+            note="1 MiB/s of bytes that do not shrink"),
     )),
     Group("far-large", 1, InitialSync, (
         Row("initial_sync_large", "rate", asked=1.0, note="5 GiB; {seconds:.1f} s, proven equal"),

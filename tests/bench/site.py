@@ -155,7 +155,6 @@ class PairSite(Site):
 
     names = ("alpha", "beta")
     address = "127.0.0.1"
-    first_sync_seconds = START_SECONDS
 
     def _open(self) -> None:
         super()._open()
@@ -164,8 +163,11 @@ class PairSite(Site):
         alpha.start()
         beta.start()
         beta.call("target")
+        self.first_sync()
+
+    def first_sync(self) -> None:
         self.become_source()
-        wait_for(self._in_sync, self.first_sync_seconds, "the passive is in sync")
+        wait_for(self._in_sync, START_SECONDS, "the passive is in sync")
 
     def become_source(self) -> None:
         peers = [{"server": "beta", "addresses": [self.address]}]
