@@ -21,6 +21,7 @@ pytestmark = pytest.mark.fuse
 MEBIBYTES = 24
 JOURNAL_MEBIBYTES = 256
 SYNCED_FILES = 20
+ENTRIES = 40
 
 
 class OnDisk:
@@ -74,6 +75,20 @@ def write_through(path: Path, data: bytes, sync: str) -> None:
     if sync == "fsync":
         os.fsync(descriptor)
     elif sync == "fdatasync":
+        os.fdatasync(descriptor)
+    os.close(descriptor)
+
+
+def entry(number: int) -> bytes:
+    return f"entry {number}.".encode().ljust(4096)
+
+
+def append_through(path: Path, entries: int) -> None:
+    path.write_bytes(bytes(entries * 4096))
+    descriptor = os.open(path, os.O_RDWR)
+    os.fsync(descriptor)
+    for number in range(entries):
+        os.pwrite(descriptor, entry(number), number * 4096)
         os.fdatasync(descriptor)
     os.close(descriptor)
 
@@ -186,6 +201,8 @@ def test_the_record_is_on_the_disk_before_the_data_that_it_names(tmp_path: Path)
             (guard.tree / f"file{number}").write_bytes(bytes(5000))
         for number in range(SYNCED_FILES):
             write_through(guard.tree / f"file{number}", f"content {number}.".encode(), "fdatasync")
+        # A log that grows in place, as databases write theirs: the likeliest thing that nobody has.
+        append_through(guard.tree / "log", ENTRIES)
         disk.cut_power()
         guard.stop()
         disk.unmount()
@@ -194,6 +211,7 @@ def test_the_record_is_on_the_disk_before_the_data_that_it_names(tmp_path: Path)
             bytes(record.payload) for record in Activity(guard.places.journal, ORIGIN).records()
         }
         assert {f"content {number}.".encode() for number in range(SYNCED_FILES)} <= named
+        assert {entry(number) for number in range(ENTRIES)} <= named
     finally:
         guard.stop()
         disk.unmount()

@@ -12,10 +12,12 @@ import pytest
 from guarding import GuardProcess
 
 from everup.capture.behind import STARTING
+from everup.capture.gate import load_armed
 from everup.errors import EverupError
 from everup.journal.dirty import BLOCK_BYTES, DirtyMap
 from everup.journal.operation import encode_write
 from everup.journal.record import Operation
+from everup.system.files import load_json
 from everup.system.sharedmemory import STEP_BYTES, Growing, NoRoom, Turns, map_file
 
 pytestmark = pytest.mark.fuse
@@ -96,10 +98,30 @@ def test_no_gate_opens_without_room(cramped: GuardProcess) -> None:
         cramped.open()
     assert "no room for shared memory" in refused.value.sentence and refused.value.remedy
     assert cramped.wait_served()["gate"] == "closed"
+    # Nothing was mounted, so nothing was left uncleanly: the others need not be compared.
+    assert (load_json(cramped.places.tree) or {})["state"] == "at"
     ballast.unlink()
     cramped.open(epoch=2)
     (cramped.tree / "f").write_bytes(b"1")
     assert cramped.wait_served()["memory"]["state"] == "ok"
+    cramped.compare()
+
+
+def test_a_tree_that_cannot_join_the_open_gate_stays_a_plain_directory(
+    cramped: GuardProcess,
+) -> None:
+    cramped.open()
+    more = cramped.base / "more"
+    more.mkdir()
+    fill(cramped.places.guard_memory)
+    with pytest.raises(EverupError) as refused:
+        cramped.call("arm", trees=[{"id": 9, "path": str(more)}])
+    assert "no room for shared memory" in refused.value.sentence
+    (more / "f").write_bytes(b"its users go on")
+    assert [tree.tree_id for tree in load_armed(cramped.places)] == [
+        number + 1 for number in range(len(cramped.paths))
+    ]
+    (cramped.tree / "f").write_bytes(b"1")
     cramped.compare()
 
 

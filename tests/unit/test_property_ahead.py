@@ -113,6 +113,15 @@ def test_a_write_that_ends_earlier_shortens_what_is_named_ahead() -> None:
     disk.check()
 
 
+def test_a_cut_during_the_sync_of_the_journal_is_not_covered_by_it() -> None:
+    ahead = Ahead()
+    ahead.wrote(1, 0, 4096)
+    reached = ahead.reached()
+    ahead.changed_otherwise()
+    ahead.synced(reached)
+    assert not ahead.covered(0)
+
+
 def test_a_log_that_grows_costs_few_flushes() -> None:
     disk = Disk()
     for number in range(1000):

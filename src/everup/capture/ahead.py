@@ -48,6 +48,8 @@ class Ahead:
     def changed_otherwise(self) -> None:
         """Cut, punched, shifted: only its record names what that does."""
         self._covered = False
+        # A sync of the journal that is under way may not cover it.
+        self._sequence = 0
 
     def covered(self, mark_floor: int) -> bool:
         """Whether records on the disk, later than `mark_floor`, name all that was written."""

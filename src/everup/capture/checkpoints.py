@@ -72,12 +72,25 @@ class Checkpoints:
     def _run(self) -> None:
         while not self._stopped.wait(LOOK_EVERY_S):
             order = self._order
-            if order.closing or order.journal_state != "ok" or order.epoch == self._failed_epoch:
+            if order.closing or order.epoch == self._failed_epoch:
+                continue
+            if order.journal_state != "ok":
+                self._drop_mark()
                 continue
             late = time.monotonic() - self._looked_at > EVERY_S
             if self._due or late or self._journal_bytes() > EVERY_BYTES:
                 self._looked_at = time.monotonic()
                 self._make()
+
+    def _drop_mark(self) -> None:
+        """What the journal lacks would be named by nothing after a power cut: all is compared."""
+        if self._mark is None:
+            return
+        self._mark, self._due = None, True
+        try:
+            forget_mark(self._places.state)
+        except OSError as error:
+            self._fail(error)
 
     def _journal_bytes(self) -> int:
         """What the journal has behind the mark, in whole segments."""

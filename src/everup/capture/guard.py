@@ -76,6 +76,8 @@ class Guard:
         )
         self._ends = ends
         self._lock = threading.Lock()
+        # Of what the next worker reads: a policy may change while a journal fails.
+        self._saving = threading.Lock()
         self._state = StateFile(self.memory / "open")
         self._server = ""
         self._group_id = ""
@@ -140,7 +142,8 @@ class Guard:
     def arm(self, trees: list[ArmedTree]) -> None:
         """Close the gate over these paths too; durable before it is done."""
         with self._lock:
-            armed = {tree.tree_id: tree for tree in gate.load_armed(self.places)}
+            before = gate.load_armed(self.places)
+            armed = {tree.tree_id: tree for tree in before}
             for tree in trees:
                 known = armed.get(tree.tree_id)
                 if known is not None and known.path != tree.path:
@@ -149,12 +152,26 @@ class Guard:
                     )
                 armed[tree.tree_id] = tree
             gate.save_armed(self.places, list(armed.values()))
-            for tree in trees:
-                gate.arm_tree(self.places, tree)
-                if self.sessions and tree.tree_id not in self.sessions:
-                    # Protected while the gate is open: it joins the epoch that runs.
-                    self._check_marker(tree, self._group_id)
-                    self._mounted.mount(tree, self._group_id, self._save_state)
+            covered: list[ArmedTree] = []
+            try:
+                for tree in trees:
+                    gate.arm_tree(self.places, tree)
+                    covered.append(tree)
+                    self._join_epoch(tree)
+            except (OSError, EverupError):
+                # What was a plain directory is one again: nobody may be left before a closed gate.
+                for tree in covered:
+                    if tree not in before:
+                        self._mounted.unmount(tree, 0.0)
+                        gate.disarm_tree(self.places, tree)
+                gate.save_armed(self.places, before)
+                raise
+
+    def _join_epoch(self, tree: ArmedTree) -> None:
+        if self.sessions and tree.tree_id not in self.sessions:
+            # Protected while the gate is open: it joins the epoch that runs.
+            self._check_marker(tree, self._group_id)
+            self._mounted.mount(tree, self._group_id, self._save_state)
 
     def disarm(self, tree_ids: list[int]) -> None:
         """Plain directories again; one whose gate is open is closed first."""
@@ -194,7 +211,11 @@ class Guard:
                     self._mounted.mount(tree, request.group_id, self._save_state)
                 self._save_state()
             except (OSError, EverupError) as error:
-                self._close(0.0)
+                if self.sessions:
+                    self._close(0.0)
+                else:
+                    self._stop_admitting()
+                    self._finish_closing(request.epoch)
                 raise Refused(
                     f"the gate could not be opened: {error}",
                     remedy=error.remedy if isinstance(error, EverupError) else "",
@@ -244,14 +265,15 @@ class Guard:
         return closed.position
 
     def _save_state(self) -> None:
-        policy = self.order.policy
-        self._state.save(
-            RunState(
-                self.order.epoch, self._server, self._group_id, policy.mode,
-                policy.must_acknowledge, self._mounted.trees, self.order.journal_state,
-                self.order.journal_sentence,
-            )
-        )  # fmt: skip
+        with self._saving:
+            policy = self.order.policy
+            self._state.save(
+                RunState(
+                    self.order.epoch, self._server, self._group_id, policy.mode,
+                    policy.must_acknowledge, self._mounted.trees, self.order.journal_state,
+                    self.order.journal_sentence,
+                )
+            )  # fmt: skip
 
     def _journal_changed(self) -> None:
         if self.sessions:

@@ -62,7 +62,7 @@ class MountedTrees:
     @property
     def trees(self) -> tuple[OpenTree, ...]:
         """What the next worker must know of them."""
-        return tuple(OpenTree(number, str(path)) for number, path in self._paths.items())
+        return tuple(OpenTree(number, str(path)) for number, path in list(self._paths.items()))
 
     @staticmethod
     def _held_name(tree_id: int) -> str:

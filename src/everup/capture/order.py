@@ -141,7 +141,9 @@ class Order:
         if not hot.touched:
             self.touch(tree, hot)
         self.record(tree, Operation.WRITE, object_id, arguments, data, request)
-        hot.ahead.wrote(self.journal.sequence, offset, offset + len(data))
+        # The one that a sync will ask: this may be an older, retired one.
+        known = tree.descriptors.by_node.get(hot.node, hot)
+        known.ahead.wrote(self.journal.sequence, offset, offset + len(data))
 
     def record(
         self, tree: LowerTree, operation: int, object_id: bytes, arguments: bytes,
@@ -290,7 +292,10 @@ class Order:
         """
         with self.lock:
             whole = self.journal_state == "ok"
-            if whole and hot is not None and hot.ahead.covered(self._mark_floor):
+            # Without another server that must have it, the record is all that would ever tell of
+            # what was written here and nobody received.
+            named = hot is not None and hot.ahead.covered(self._mark_floor)
+            if whole and named and self.policy.durable:
                 return
             self._close(CAUSE_FSYNC)
             reached = hot.ahead.reached() if hot is not None else None

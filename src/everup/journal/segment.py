@@ -137,6 +137,8 @@ class SegmentAppender:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         os.ftruncate(self._descriptor, offset)
         self.path, self.offset = path, offset
+        # Whoever wrote before us may not have come to the sync.
+        self.unsynced = True
 
     def begin(self, first_sequence: int, start: Position) -> None:
         """Start a new segment; the one before it is made durable first."""
