@@ -12,6 +12,7 @@ import pytest
 from guarding import GuardProcess
 
 from everup.errors import Corrupt
+from everup.journal.activity import load_mark
 from everup.journal.dirty import BLOCK_BYTES, load_map
 from everup.journal.reader import NEW_CHAIN, Cursor, split_batch
 from everup.journal.record import Record
@@ -100,6 +101,26 @@ def await_journal(guard: GuardProcess, state: str, seconds: float = 10) -> dict[
             return status
         time.sleep(0.02)
     raise AssertionError(f"the journal is not {state}: {status['journal']}")
+
+
+def await_mark(guard: GuardProcess, there: bool) -> None:
+    deadline = time.monotonic() + 10
+    while (load_mark(guard.places.state) is not None) is not there:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_power_cut_while_the_journal_is_full_leaves_no_mark_behind(cramped: GuardProcess) -> None:
+    """What is written now would be named by nothing: everything is to be compared then."""
+    cramped.open()
+    (cramped.tree / "before").write_bytes(b"recorded")
+    await_mark(cramped, True)
+    fill(cramped)
+    await_mark(cramped, False)
+    (cramped.places.journal / "ballast").unlink()
+    await_journal(cramped, "ok")
+    (cramped.tree / "after").write_bytes(b"recorded again")
+    await_mark(cramped, True)
 
 
 def test_it_goes_on_by_itself_when_there_is_room(cramped: GuardProcess) -> None:
