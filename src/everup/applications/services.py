@@ -2,7 +2,7 @@
 
 What enters: unit names in start order. What leaves: their states, and errors that name the unit.
 Called by observe (states) and act (deeds) through the agent. The hold is a drop-in of systemd's
-own, so it works also while Everup does not run: a held unit needs the guard and the flag file.
+own, so it works also while Everup does not run: a held unit starts after the guard, and only with the flag file.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ def unit_name(name: str) -> str:
 
 
 def drop_in_text(flag: Path) -> str:
-    """What holds a unit back. It must be stopped before the guard and started after it.
+    """What holds a unit back. At boot it starts after the guard, at shutdown it stops before it.
 
     Not `Requires=`: when the guard dies systemd starts it again as a restart, which it passes on to
     all that require it. It would stop the application first, which waits for the guard: both for

@@ -1,7 +1,7 @@
 """Which files need a sync at all: an fsync of a file that nobody has changed is answered at once.
 
 What enters: the object id of every record, and syncs as they begin and end. What leaves: whether
-the disk must be asked. Called by the order (records) and the sessions (fsync). A database that
+the disk must be asked. Called by the order (records) and `syncing` (fsync). A database that
 recovers after a crash syncs every file that it has; each costs a flush of the disk (3 ms on a
 virtual disk), a thousand times and more, although nearly all are clean. One sync of the whole file
 system, at the first such file, makes all that was there before durable at once.

@@ -4,7 +4,7 @@ What enters: thread ids as the kernel names them in requests. What leaves: yes o
 The kernel tells of any first signal that reaches a waiting process (PostgreSQL sends itself many)
 and then of no further one. But an fsync that a signal ends is unknown to applications: they take it
 for a broken disk. So only the killed are let go, and who got a signal is looked at again and again.
-Called by the session.
+Called by `syncing`.
 """
 
 import signal

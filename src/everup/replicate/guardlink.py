@@ -1,6 +1,6 @@
 """The replicator's line to the guard of this server.
 
-What enters: a wake-up for every closed batch. What leaves: acknowledgements of peers, at once. The
+What enters: a wake-up when batches were closed. What leaves: acknowledgements of peers, at once. The
 guard may be away (it restarts hot): then the journal is looked at every few milliseconds, and what
 was acknowledged meanwhile is told as soon as it is back. One per peer thread.
 """
