@@ -2,7 +2,8 @@
 
 What enters: unit names in start order. What leaves: their states, and errors that name the unit.
 Called by observe (states) and act (deeds) through the agent. The hold is a drop-in of systemd's
-own, so it works also while Everup does not run: a held unit starts after the guard, and only with the flag file.
+own, so it works also while Everup does not run: a held unit starts after the guard, and only when
+the flag file is there.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The replicator's line to the guard of this server.
 
-What enters: a wake-up when batches were closed. What leaves: acknowledgements of peers, at once. The
-guard may be away (it restarts hot): then the journal is looked at every few milliseconds, and what
-was acknowledged meanwhile is told as soon as it is back. One per peer thread.
+What enters: a wake-up when batches were closed. What leaves: acknowledgements of peers, at once.
+The guard may be away (it restarts hot): then the journal is looked at every few milliseconds, and
+what was acknowledged meanwhile is told as soon as it is back. One per peer thread.
 """
 
 import json

@@ -54,8 +54,8 @@ class Stream:
 
 
 class LineChannel:
-    """JSON lines over a connected socket; one reader and one writer at a time. Only short lines that
-    the kernel takes whole may come from others (`Stream.on_open`)."""
+    """JSON lines over a connected socket; one reader and one writer at a time. Only short lines,
+    which the kernel takes whole, may come from others (`Stream.on_open`)."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
