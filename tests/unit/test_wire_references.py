@@ -83,6 +83,9 @@ def test_reference_bytes_that_are_missing_are_asked_for() -> None:
     (frame,) = frames(target.need(Need(sparse.number, [1])))
     need = source.receive(frame)
     assert isinstance(need, Need)
+    for missing in ([1] * 4096, [1, 0]):
+        with pytest.raises(ProtocolError):
+            source.fill(Need(sparse.number, missing))  # a frame of any size could be asked for
     pieces, wanted = source.fill(need)
     assert wanted == references[1:]
     (frame,) = frames(pieces)

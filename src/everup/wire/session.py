@@ -8,6 +8,7 @@ that does not fit the state raises ProtocolError. Called by the source and targe
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum, auto
+from itertools import pairwise
 from typing import NamedTuple
 
 from everup.errors import EverupError, ProtocolError, Refused, error_from_json
@@ -218,6 +219,9 @@ class SourceSession:
 
     def fill(self, need: Need) -> tuple[Pieces, list[Reference]]:
         """Answer to a Need, and the references that led nowhere."""
+        if any(later <= index for index, later in pairwise(need.missing)):
+            # One named again and again would make a frame of any size.
+            raise ProtocolError("what the target needs is not in order", code="references")
         data, references = self._kept.get(need.number, (b"", ()))
         if max(need.missing) >= len(references):
             raise ProtocolError("the target needs what was never referred to", code="references")
