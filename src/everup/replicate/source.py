@@ -143,8 +143,10 @@ class Source:
             if left:
                 known = [mark for mark in stand if mark is not None]
                 note_dropped(self._context.places, segments[0].start, left[-1], known)
-        except Corrupt as problem:
-            self._context.events.emit("queue-unknown", problem.sentence)
+        except (Corrupt, OSError) as problem:
+            # It goes all the same: a journal over its quota would fill the disk.
+            why = problem.sentence if isinstance(problem, Corrupt) else str(problem)
+            self._context.events.emit("queue-unknown", why)
         self._say_dropped(sequence, quota)
 
     def _say_dropped(self, sequence: int, quota: int) -> None:
