@@ -82,6 +82,8 @@ class Receiver:
         self._slots = threading.Semaphore(CONNECTIONS_MAX)
         self._listener: socket.socket | None = None
         self._threads: list[threading.Thread] = []
+        self._waking = threading.Lock()
+        self._relaying = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.target = Target(context, seal, self.wake)
         self._verify = VerifyTarget(self.target, self._stopped.is_set)
@@ -107,14 +109,19 @@ class Receiver:
         for thread in list(self._threads):
             thread.join(SILENCE_MS / 1000)
         self.target.stop()
-        os.close(self._wake)
+        with self._waking:
+            os.close(self._wake)
+            self._wake = -1
 
     def wake(self) -> None:
-        """Something changed that the source should hear of."""
-        try:
-            os.eventfd_write(self._wake, 1)
-        except BlockingIOError:
-            pass
+        """Something changed that the source should hear of; also after `stop`, when nobody does."""
+        with self._waking:
+            # The number is soon that of another file.
+            if self._wake >= 0:
+                try:
+                    os.eventfd_write(self._wake, 1)
+                except BlockingIOError:
+                    pass
 
     def _listen(self) -> None:
         while not self._stopped.is_set():
@@ -230,9 +237,17 @@ class Receiver:
     def relay(self, server: str, epoch: int) -> Relay:
         """Supply another passive server with what this one receives in this epoch."""
         relay = Relay(self._context, self.target, server, epoch, self._port, self.wake)
-        self.target.on_durable = relay.wake
+        with self._relaying:
+            self.target.on_durable = relay.wake
         relay.start()
         return relay
+
+    def end_relay(self, relay: Relay) -> None:
+        """That of an older stream ends late; a newer one's goes on being woken."""
+        with self._relaying:
+            if self.target.on_durable == relay.wake:
+                self.target.on_durable = lambda: None
+        relay.stop()
 
 
 def _urgent(state: TargetState) -> tuple[object, ...]:
@@ -338,8 +353,7 @@ class Stream:
     def end_relay(self) -> None:
         """Without the source nobody is supplied from here: it does that itself then."""
         if self._relay is not None:
-            self._target.on_durable = lambda: None
-            self._relay.stop()
+            self._owner.end_relay(self._relay)
             self._relay = None
 
     def _start(self, start: Start) -> None:
@@ -361,6 +375,9 @@ class Stream:
                 raise ProtocolError(problem.sentence, code=problem.code) from problem
             except OSError as problem:
                 target.receive_error = receive_error(problem)
+                # Nor is it passed on: the source supplies the other itself, and its word of that
+                # is not read before this one can receive again.
+                self.end_relay()
                 self._report()
                 self._owner._stopped.wait(DISK_RETRY_MS / 1000)
                 if self._owner.stopped or not target.is_current(self):

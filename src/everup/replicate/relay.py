@@ -11,6 +11,7 @@ to be compared, the active server supplies it (see `chain`).
 import os
 import ssl
 import threading
+import traceback
 from collections.abc import Callable
 
 from everup.errors import Corrupt, EverupError, NotConnected
@@ -117,8 +118,13 @@ class Relay:
                 self._reason = problem.sentence[:4096]
             except (OSError, ssl.SSLError) as problem:
                 self._reason = f"the link to {self.server} failed: {problem}"[:4096]
-            self._connected, self._state, self._acknowledged = False, None, None
-            self._on_change()
+            except Exception as mistake:
+                # Of ours: the active server has to hear that nothing is passed on.
+                traceback.print_exc()
+                self._reason = f"internal error: {mistake!r}"[:4096]
+            finally:
+                self._connected, self._state, self._acknowledged = False, None, None
+            self._tell()
             # Not at once: the active server may have taken the other back, and its word of that
             # is still on the way here.
             self._stopped.wait(BACK_OFF_SECONDS)
@@ -217,4 +223,10 @@ class Relay:
             elif isinstance(message, Need):
                 pipe.fill(message)
         if (self._state, self._acknowledged) != before:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Not once it is stopped: `stop` does not wait for a dial to end, and the owner may be
+        gone by then."""
+        if not self._stopped.is_set():
             self._on_change()
