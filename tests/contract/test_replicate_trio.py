@@ -1,7 +1,9 @@
 """The third server: star and chain, changes of role, absences; nobody is compared anew for them."""
 
 import random
+import resource
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +85,34 @@ def test_the_server_that_passes_on_dies_and_returns(trio: Trio) -> None:
     work(trio, 8)
     trio.revive("gamma")
     trio.wait_in_sync("gamma")
+    trio.compare()
+    assert trio.comparisons() == compared
+
+
+def test_the_server_that_passes_on_cannot_write_what_it_receives(trio: Trio) -> None:
+    """The third one is supplied past it, and stays so until it can."""
+    trio.set_feed("chain", reload=False)
+    trio.start()
+    trio.wait_supplied("gamma", "beta")
+    compared = trio.comparisons()
+    beta = trio["beta"].process
+    assert beta is not None
+    unlimited = resource.prlimit(beta.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(beta.pid, resource.RLIMIT_FSIZE, (1 << 20, unlimited[1]))
+    trio.write("more-than-beta-can-write", 4)
+    wait_for(lambda: trio.peer("beta")["error"], 10, "beta says what is wrong")
+    trio.wait_supplied("gamma", "alpha", 10)
+    work(trio, 13)
+    trio.compare("gamma")
+    # Its relay is at rest too: else it takes the third one's stream away again and again.
+    stays_until = time.monotonic() + 2.5
+    while time.monotonic() < stays_until:
+        peer = trio.peer("gamma")
+        assert peer["in_sync"] and peer["supplied_by"] == "alpha", peer
+        time.sleep(0.02)
+    resource.prlimit(beta.pid, resource.RLIMIT_FSIZE, unlimited)
+    trio.wait_in_sync("beta")
+    trio.wait_supplied("gamma", "beta")
     trio.compare()
     assert trio.comparisons() == compared
 

@@ -91,3 +91,17 @@ def test_when_the_one_that_passes_on_is_lost_nothing_is_waited_for() -> None:
     chain.heard("b", True, HEARD)
     assert chain.hand_over("c", True, 1.0 + PAUSE_SECONDS_MIN)
     assert chain.follow(2.0 + PAUSE_SECONDS_MIN) == (True, None)
+
+
+def test_one_that_falls_out_of_sync_passes_nothing_on() -> None:
+    """Its disk is full, say: it and its link to the third server stay connected."""
+    chain = made()
+    assert chain.hand_over("c", True, 0.0)
+    chain.heard("b", True, HEARD)
+    assert chain.follow(1.0)[0]
+    chain.heard("b", False, HEARD)
+    assert not chain.follow(1.0)[0]
+    chain.take_back(1.0)
+    assert not chain.hand_over("c", True, 1000.0)
+    chain.heard("b", True, None)
+    assert chain.hand_over("c", True, 1000.0)

@@ -122,7 +122,8 @@ class Chain:
             if relayed is not None and relayed.connected:
                 self._confirmed, self._seen_at = True, now
             patience = GRACE_SECONDS if self._confirmed else HAND_OVER_SECONDS
-            return now - self._seen_at < patience, relayed
+            # One that is not in sync may not be receiving at all, and has nothing to pass on.
+            return self._by_in_sync and now - self._seen_at < patience, relayed
 
     def take_back(self, now: float) -> None:
         """The active server supplies it again; the next try waits a while."""
