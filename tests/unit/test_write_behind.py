@@ -1,5 +1,6 @@
 """Writes in a thread of their own: all arrive, an error is told, no number is reused too soon."""
 
+import fcntl
 import os
 import random
 from pathlib import Path
@@ -34,6 +35,21 @@ def test_write_behind_an_error_ends_the_copy(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         file.write(0, bytes(BEHIND_FROM_BYTES), behind)
         file.end(BEHIND_FROM_BYTES, 0)
+    behind.close()
+    file.close()
+
+
+def test_write_behind_a_short_write_does_not_overtake_one_that_fails() -> None:
+    """Otherwise the file has its size, and nobody sees the hole in it."""
+    behind = WriteBehind()
+    descriptor = os.memfd_create("file", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, 5)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+    file = FileCopy(descriptor, lambda: None)
+    file.write(1 << 20, bytes(BEHIND_FROM_BYTES), behind)
+    with pytest.raises(PermissionError):
+        file.write(0, b"short", behind)
+    assert os.pread(descriptor, 5, 0) == bytes(5)
     behind.close()
     file.close()
 

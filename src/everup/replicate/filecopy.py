@@ -45,9 +45,11 @@ class FileCopy:
         return b"".join(piece_hashes(self._descriptor, block, self._size) for block in blocks)
 
     def write(self, offset: int, data: bytes, behind: WriteBehind) -> None:
-        """Long writes go on `behind` the caller."""
+        """Long writes go on `behind` the caller. Raises OSError, also of an earlier one."""
         self._change()
         if len(data) < BEHIND_FROM_BYTES:
+            # Not before the others: the file would have its size, and a hole if they fail.
+            self._settle()
             write_all(self._descriptor, data, offset)
             return
         self._behind = behind

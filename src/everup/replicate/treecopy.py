@@ -324,19 +324,24 @@ class TreeCopy:
         if entry.links > 1:
             self._links[entry.object_id] = path
         if _comes_on_demand(entry):
-            self._want_if_suspected(here, entry, status.st_ctime_ns)
+            runs = self._doubtful(entry, status)
+            if runs is None or runs:
+                # Its time comes with its end: until then it tells the next copy that this one
+                # has broken off.
+                self._want(here, entry, runs)
+                return None
         elif kind == S_IFREG:
             return self._fill_file(entry, descriptor, path, created=created)
         _set_time(descriptor, entry.attributes.mtime_ns)
         return None
 
-    def _want_if_suspected(self, here: _Here, entry: Entry, changed_ns: int) -> None:
-        if self._suspected is None:
-            # The source knows what it has changed; nothing is doubtful here.
-            return
-        runs = self._suspected(self.tree.tree_id, entry.object_id, changed_ns)
-        if runs is None or runs:
-            self._want(here, entry, runs)
+    def _doubtful(self, entry: Entry, status: os.stat_result) -> list[Run] | None:
+        """Blocks of a file here that may differ; None: all."""
+        if self._suspected is not None:
+            return self._suspected(self.tree.tree_id, entry.object_id, status.st_ctime_ns)
+        # The source knows what it has changed, but not what a copy that broke off has only begun.
+        same = (entry.size, entry.attributes.mtime_ns) == (status.st_size, status.st_mtime_ns)
+        return [] if same else None
 
     def _want(self, here: _Here, entry: Entry, runs: list[Run] | None) -> None:
         want = Want(self.tree.tree_id, here.object_id, here.path, entry.name, entry.object_id, runs)

@@ -1,0 +1,102 @@
+"""The target's side of a copy over a real tree: what a copy that broke off has left is seen."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from stat import S_IFDIR, S_IFREG
+
+import pytest
+
+from everup.config.load import parse_group
+from everup.places import Places
+from everup.replicate.context import Context
+from everup.replicate.kept import Kept
+from everup.replicate.lower import LowerTree
+from everup.replicate.suspects import Suspects
+from everup.replicate.treecopy import TreeCopy
+from everup.replicate.writebehind import WriteBehind
+from everup.wire.syncmessages import Attributes, Content, Entry, Listing
+
+pytestmark = pytest.mark.fuse  # needs root: trusted attributes
+
+GROUP = f"""
+version = 1
+group = "shop"
+group_id = "{"ab" * 16}"
+[[protect]]
+id = 1
+path = "/srv/data"
+"""
+OLD, NEW, FILE = (name * 16 for name in (b"o", b"n", b"f"))
+FIRST, LAST = b"1" * (1 << 20), b"the last piece"
+MTIME_NS = 10**18
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    places = Places.below(tmp_path)
+    places.make()
+    places.lower(1).mkdir(parents=True)
+    return Context(places, "beta", parse_group(GROUP))
+
+
+@pytest.fixture
+def tree(context: Context) -> Iterator[LowerTree]:
+    opened = context.open_lower(1, adopt=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def behind() -> Iterator[WriteBehind]:
+    made = WriteBehind()
+    yield made
+    made.close()
+
+
+def attributes(mode: int) -> Attributes:
+    return Attributes(mode, 0, 0, MTIME_NS, 0, {})
+
+
+def directory(name: bytes, object_id: bytes) -> Entry:
+    return Entry(name, object_id, attributes(S_IFDIR | 0o755), 1, 0, 0, None)
+
+
+def file(handle: int = 0) -> Entry:
+    size = len(FIRST + LAST)
+    return Entry(b"file", FILE, attributes(S_IFREG | 0o644), 1, size, handle, None)
+
+
+def listing(tree: LowerTree, path: bytes, object_id: bytes, *entries: Entry) -> Listing:
+    of_it = attributes(S_IFDIR | 0o755)
+    return Listing(1, path, object_id or tree.root_id, of_it, list(entries), True, False)
+
+
+def narrowed(context: Context, tree: LowerTree) -> TreeCopy:
+    """One more attempt, up to the end of its listings; the source has no reason to send content,
+    and has moved the file into the directory that comes first."""
+    copy = TreeCopy(tree, Kept(context, Suspects(), asked=True))
+    copy.listing(listing(tree, b"", b"", directory(b"new", NEW), directory(b"old", OLD)))
+    copy.listing(listing(tree, b"new", NEW, file()))
+    copy.listing(listing(tree, b"old", OLD))
+    return copy
+
+
+def test_a_file_that_a_copy_has_only_begun_is_wanted_again(
+    context: Context, tree: LowerTree, behind: WriteBehind
+) -> None:
+    """Its name, id and size are right, and it has a hole; attempts between do not hide that."""
+    wanted = Content(1, NEW, file(handle=1))
+    first = narrowed(context, tree)
+    assert [want.object_id for want in first.wants] == [FILE]
+    begun = first.content(wanted)
+    begun.write(len(FIRST), LAST, behind)
+    begun.close()
+    for _ in range(2):
+        again = narrowed(context, tree)
+        assert [(want.object_id, want.runs) for want in again.wants] == [(FILE, None)]
+    ended = again.content(wanted)
+    ended.write(0, FIRST, behind)
+    ended.end(len(FIRST + LAST), MTIME_NS)
+    assert (context.places.lower(1) / "new/file").read_bytes() == FIRST + LAST
+    assert not narrowed(context, tree).wants, "what is whole does not travel again"
