@@ -107,6 +107,15 @@ def test_a_path_that_is_not_there_is_refused(context: Context) -> None:
         assert "/srv/data/orders/nothing" in caught.value.sentence
 
 
+def test_a_path_that_leads_out_of_the_tree_is_refused(context: Context) -> None:
+    """Also to something that is there."""
+    (context.places.lower(1).parent / "beside").write_bytes(b"")
+    for path in (b"../beside", b"orders/../../beside", b".."):
+        with pytest.raises(Refused) as caught:
+            check_paths(context, {1: path})
+        assert caught.value.code == "path-missing"
+
+
 def test_a_tree_that_is_too_large_is_counted_as_far_as_it_goes(context: Context) -> None:
     assert count_below(context, 1, b"", seconds_max=-1.0)["cut"]
 

@@ -14,6 +14,7 @@ from everup.replicate.kept import Kept
 from everup.replicate.lower import LowerTree
 from everup.replicate.suspects import Suspects
 from everup.replicate.treecopy import TreeCopy
+from everup.replicate.walk import IdGiver, look
 from everup.replicate.writebehind import WriteBehind
 from everup.wire.syncmessages import Attributes, Content, Entry, Listing
 
@@ -100,3 +101,10 @@ def test_a_file_that_a_copy_has_only_begun_is_wanted_again(
     ended.end(len(FIRST + LAST), MTIME_NS)
     assert (context.places.lower(1) / "new/file").read_bytes() == FIRST + LAST
     assert not narrowed(context, tree).wants, "what is whole does not travel again"
+
+
+def test_a_name_never_leads_out_of_the_tree(context: Context, tree: LowerTree) -> None:
+    """Names come from a peer, too."""
+    beside = context.places.lower(1).parent
+    assert look(IdGiver(), tree.root, b"..") is None
+    assert not [name for name in os.listxattr(beside) if name.startswith("trusted.everup")]

@@ -15,7 +15,15 @@ from everup.model.ids import ORPHANS_NAME
 from everup.replicate.lower import LowerTree
 from everup.system.treecalls import open_beneath
 
-ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENAMETOOLONG)
+ABSENT = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ESTALE,
+    errno.ENAMETOOLONG,
+    errno.EXDEV,
+)
+"""What `open_beneath` says of a path that leads to nothing in the tree; EXDEV: out of it."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

@@ -20,6 +20,7 @@ from everup.wire.syncmessages import Attributes
 
 _ENTRY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
+_NO_NAMES = (b"", b".", b"..")
 
 
 @dataclass
@@ -117,10 +118,10 @@ def _entries(
 def look(ids: IdGiver, directory: int, path: bytes) -> Seen | None:
     """The object at a path below a directory; None when there is none."""
     try:
-        if b"/" in path or not path:
+        if b"/" in path or path in _NO_NAMES:
             descriptor = open_beneath(directory, path, os.O_PATH)
         else:
-            # A single name leads nowhere else, and this call costs a third.
+            # Any other single name leads nowhere else, and this call costs a third.
             descriptor = os.open(path, _ENTRY, dir_fd=directory)
     except OSError as problem:
         if problem.errno in ABSENT:
