@@ -46,7 +46,7 @@ from everup.journal.operation import (
 from everup.journal.record import Operation
 from everup.journal.segment import list_segments
 from everup.journal.writer import CAUSE_AGE, CAUSE_CLOSE, CAUSE_FSYNC, Closed, JournalWriter
-from everup.model.ids import GROUP_XATTR, NO_OBJECT, root_object_id
+from everup.model.ids import GROUP_XATTR, NO_OBJECT, ORPHANS_NAME, root_object_id
 from everup.model.position import ORIGIN, Position
 from everup.places import Places
 from everup.system.files import save_json
@@ -84,6 +84,8 @@ class StandInGuard:
 
     def open(self, epoch: int, server: str, parent: Position | None = None) -> Position:
         os.setxattr(self.root, GROUP_XATTR, self.group_id.encode())
+        # As the guard: before anything is recorded, since it changes the time of the root.
+        (self.root / os.fsdecode(ORPHANS_NAME)).mkdir(mode=0o700, exist_ok=True)
         parent = parent or self.journal.position
         record = Epoch(epoch, parent, server, "boot", "test")
         add_epoch(self.places.history, record)

@@ -172,6 +172,21 @@ def test_a_failed_sync_acknowledges_nothing_and_writes_again(tmp_path: Path) -> 
         target.stop()
 
 
+def test_a_comparison_that_lost_its_other_side_holds_up_no_takeover(tmp_path: Path) -> None:
+    """The active server asked for a pause, and lost its power before it said what to compare."""
+    target, guard = made_target(tmp_path, RecordingDoor())
+    stream = object()
+    try:
+        target.take_over_stream(stream, 1, "alpha")
+        frames = frames_of(guard)
+        assert target.applier is not None
+        target.applier.hold(True)
+        target.receive(stream, 1, [frame for frame, _ in frames])
+        assert target.drain(5_000) == frames[-1][1]
+    finally:
+        target.stop()
+
+
 def test_the_apply_waits_for_the_disk_too(tmp_path: Path) -> None:
     """Nothing that is not durable in the log reaches the tree."""
     door = RecordingDoor()

@@ -125,7 +125,8 @@ class Applier:
             self._changed.notify_all()
 
     def drain(self, deadline_ms: int) -> Position:
-        """Apply everything that is durable and checkpoint. Raises DeadlinePassed or the error."""
+        """Apply everything that is durable and checkpoint, whoever holds the applying up. Raises
+        DeadlinePassed or the error."""
         target = self._log.durable
         with self._changed:
             self._checkpoint_wanted = True
@@ -182,7 +183,7 @@ class Applier:
         self._handed = self.applied
         try:
             while not self._stop.is_set():
-                batch = None if self._held else self._take_ready() or reader.after(self.applied)
+                batch = None if self._paused else self._take_ready() or reader.after(self.applied)
                 if batch is None:
                     self._rest()
                     continue
@@ -275,13 +276,19 @@ class Applier:
             self._changed.wait_for(self._has_work, max(1, left_ms) / 1000)
             self._idle = False
 
+    @property
+    def _paused(self) -> bool:
+        """A comparison's pause ends where a takeover waits: who asked for it may have lost its
+        power in between."""
+        return self._held and not self._checkpoint_wanted
+
     def _has_work(self) -> bool:
         assert self.applied is not None
         if self._stop.is_set() or (self._checkpoint_wanted and self.saved != self.applied):
             return True
         if self._checks and self._checks[0][0] <= self.applied.sequence:
             return True
-        if self._held:
+        if self._paused:
             return False
         durable = self._log.durable
         return durable is not None and durable.sequence > self.applied.sequence
