@@ -1,6 +1,16 @@
 """Who supplies the third server, and when that changes: the rules, with time as an argument."""
 
-from everup.config.schema import Member
+from pathlib import Path
+
+import pytest
+
+from everup.config.schema import GroupSettings, Member
+from everup.errors import ProtocolError
+from everup.journal.operation import Epoch, encode_write
+from everup.journal.record import Operation
+from everup.journal.writer import CAUSE_AGE, JournalWriter
+from everup.model.position import ORIGIN, Position
+from everup.places import Places
 from everup.replicate.chain import (
     GRACE_SECONDS,
     HAND_OVER_SECONDS,
@@ -8,7 +18,12 @@ from everup.replicate.chain import (
     Chain,
     passing_pair,
 )
-from everup.wire.messages import Relayed
+from everup.replicate.context import Context
+from everup.replicate.guardlink import GuardLink
+from everup.replicate.lag import PeerLag
+from everup.replicate.passedon import PassedOn
+from everup.replicate.peerview import PeerView
+from everup.wire.messages import Relayed, WirePosition
 
 MEMBERS = [
     Member(name="c", identity="tertiary", management="10.0.0.3"),
@@ -105,3 +120,38 @@ def test_one_that_falls_out_of_sync_passes_nothing_on() -> None:
     assert not chain.hand_over("c", True, 1000.0)
     chain.heard("b", True, None)
     assert chain.hand_over("c", True, 1000.0)
+
+
+def test_a_position_that_goes_back_is_asked_for_again(tmp_path: Path) -> None:
+    """What the third server has lost is not taken for acknowledged."""
+    places = Places.below(tmp_path)
+    places.make()
+    writer = JournalWriter(places.journal)
+    writer.recover()
+    writer.begin_epoch(Epoch(1, ORIGIN, "a", "boot", "founding"))
+    ends = []
+    for _ in range(3):
+        writer.append(Operation.WRITE, 1, bytes(16), encode_write(0, b"f"), b"x" * 50)
+        writer.close_batch(CAUSE_AGE)
+        ends.append(writer.position)
+    context = Context(places, "a", GroupSettings(version=1, group="g", group_id="id"))
+    chain, lag = made(), PeerLag(places, "c", 1)
+    view = PeerView(context, "c", GuardLink(places.guard_socket), lag)
+    view.acknowledged = ends[1]
+    passed_on = PassedOn(context, chain, view, lag)
+    assert chain.hand_over("c", True, 0.0)
+
+    def stands_at(position: Position) -> None:
+        durable = WirePosition.of(position)
+        chain.heard(
+            "b", True, Relayed(server="c", connected=True, consistent=True, durable=durable)
+        )
+        assert passed_on.follow(1.0)
+
+    stands_at(ends[1])
+    stands_at(ends[2])
+    assert view.acknowledged == ends[2]
+    with pytest.raises(ProtocolError) as caught:
+        stands_at(ends[0])
+    assert caught.value.code == "position-back"
+    passed_on.close()

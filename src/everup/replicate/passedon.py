@@ -4,7 +4,8 @@ What enters: what that server says of the peer. What leaves: the same acknowledg
 of a peer that is supplied directly. Called by `link`, in its thread.
 
 A position that is passed on is looked up in this server's own log and compared as a whole: one that
-is not on this server's line is an error, after which the link asks the peer itself.
+is not on this server's line, or behind what was acknowledged, is an error, after which the link
+asks the peer itself.
 """
 
 from everup.errors import ProtocolError
@@ -54,15 +55,21 @@ class PassedOn:
             return
         durable = relayed.durable.position()
         applied = relayed.applied.position() if relayed.applied is not None else None
-        if durable.sequence >= self._cursor.position.sequence:
-            self._go_to(durable)
-            if (durable, applied) != (view.acknowledged, view.applied):
-                view.take(Acknowledged(durable, applied))
-                view.sent = durable
-                self._lag.began(durable, self._cursor.place)
+        self._go_to(durable)
+        if (durable, applied) != (view.acknowledged, view.applied):
+            view.take(Acknowledged(durable, applied))
+            view.sent = durable
+            self._lag.began(durable, self._cursor.place)
 
     def _go_to(self, position: Position) -> None:
         cursor = self._cursor
+        if position.sequence < cursor.position.sequence:
+            raise ProtocolError(
+                f"{self._view.server} acknowledged {cursor.position.epoch}/"
+                f"{cursor.position.sequence}, and {self._chain.by} says that it stands at "
+                f"{position.epoch}/{position.sequence}",
+                code="position-back",
+            )
         while cursor.position.sequence < position.sequence and cursor.next() is not None:
             pass
         if cursor.position != position:
