@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from everup.config.load import load_group
 from everup.journal import operation as op
 from everup.journal.record import Operation
 from everup.journal.segment import list_segments
 from everup.journal.writer import CAUSE_AGE, JournalWriter
 from everup.model.position import ORIGIN, Position
 from everup.places import Places
+from everup.replicate.context import Context
+from everup.replicate.process import Replicator
 from everup.replicate.suspects import (
     MARGIN_NS,
     Suspects,
@@ -89,3 +92,17 @@ def test_a_damaged_memory_makes_everything_suspect(tmp_path: Path) -> None:
     suspects = load_suspects(tmp_path)
     add_written(suspects, places, [ends[-1]])
     assert suspects.includes(1, b"o" * 16, 0)
+
+
+def test_a_source_has_no_copy_behind_it(tmp_path: Path) -> None:
+    """What it writes is kept when it is overwritten later, although a copy was complete before."""
+    places = Places.below(tmp_path)
+    ends = written(places)
+    save_suspects(places.state, Suspects(was_open=True, settled=True))
+    places.group_settings.write_text(f'version = 1\ngroup = "shop"\ngroup_id = "{"ab" * 16}"\n')
+    replicator = Replicator(Context(places, "beta", load_group(places.group_settings)))
+    replicator.handle("source", {"epoch": 2, "peers": []})
+    replicator.close()
+    suspects = load_suspects(places.state)
+    add_written(suspects, places, [ends[3]])
+    assert suspects.objects == {(1, bytes([n]) * 16) for n in (4, 5)}

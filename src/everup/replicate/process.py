@@ -21,11 +21,12 @@ from everup.replicate.receivelog import ReceiveLog
 from everup.replicate.receiving import Receiver
 from everup.replicate.seal import Seal
 from everup.replicate.source import Peer, Source
+from everup.replicate.suspects import forget_suspects
 from everup.replicate.synctarget import SyncTarget
 from everup.replicate.tails import fetch_tails
 from everup.replicate.treestate import load_tree_state
 from everup.replicate.verifying import Verifying
-from everup.system.files import load_json
+from everup.system.files import load_json, sync_directory
 from everup.wire.local import Reply, Stream
 
 DRAIN_MS = 30_000
@@ -101,6 +102,9 @@ class Replicator:
                 return {}
             self._to_idle()
             self._seal.promise(epoch)
+            # A source is not in the middle of a copy: what it writes now is known to nobody.
+            forget_suspects(self._context.places.state)
+            sync_directory(self._context.places.state)
             self._source = Source(self._context, epoch, self._port)
             self._source.start(peers)
         return {}
