@@ -88,6 +88,20 @@ def test_the_first_look_decides_not_what_the_copy_has_changed(tmp_path: Path) ->
     assert divergence.path is None
 
 
+def test_what_an_earlier_attempt_has_changed_is_not_kept(tmp_path: Path) -> None:
+    """Unless it may have been changed here as well: a further name moves the time, too."""
+    single, linked = tmp_path / "single", tmp_path / "linked"
+    for file in (single, linked):
+        file.write_bytes(b"as the group has it")
+    os.link(linked, tmp_path / "other")
+    suspects = Suspects(changed_after_ns=0, copied_after_ns=single.stat().st_ctime_ns)
+    divergence = Divergence(tmp_path / "d", suspects)
+    keep(divergence, single, b"s" * 16, "single")
+    assert divergence.path is None
+    keep(divergence, linked, b"l" * 16, "linked")
+    assert divergence.path is not None
+
+
 def test_without_room_for_it_the_group_s_version_is_left_out(
     tmp_path: Path, tree: LowerTree
 ) -> None:

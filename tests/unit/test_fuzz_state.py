@@ -77,7 +77,7 @@ TREES = [
 ]
 SUSPECTS = (
     b'{"was_open":true,"open_epoch":0,"fork":null,"bundle":"","settled":false,'
-    b'"objects":[[1,"000102030405060708090a0b0c0d0e0f"]]}'
+    b'"copy_began_ns":null,"objects":[[1,"000102030405060708090a0b0c0d0e0f"]]}'
 )
 HISTORY = json.dumps([{"epoch": 1, "parent": ORIGIN.to_json(), "server": "primary"}]).encode()
 ACTIVITY = json.dumps({"version": 1, "position": HERE.to_json(), "wall_ns": 5}).encode()

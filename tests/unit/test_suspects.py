@@ -15,10 +15,12 @@ from everup.replicate.suspects import (
     MARGIN_NS,
     Suspects,
     add_written,
+    begin_attempt,
     forget_suspects,
     load_suspects,
     save_suspects,
 )
+from everup.system.clock import wall_ns
 
 
 def written(places: Places, segment_bytes: int = 64 << 20) -> list[Position]:
@@ -52,6 +54,31 @@ def test_after_an_unclean_stop_the_times_of_change_count_too(tmp_path: Path) -> 
     assert suspects.changed_after_ns is not None and suspects.objects == set()
     assert suspects.includes(1, b"o" * 16, suspects.changed_after_ns)
     assert not suspects.includes(1, b"o" * 16, suspects.changed_after_ns - MARGIN_NS)
+
+
+def test_what_an_attempt_has_changed_is_not_suspect_in_the_next_one(tmp_path: Path) -> None:
+    """Otherwise the group's own data fills a bundle, until there is no room for what it is for."""
+    places = Places.below(tmp_path)
+    ends = written(places)
+    began_ns = wall_ns() + 2 * MARGIN_NS
+    first = Suspects(copy_began_ns=5)
+    begin_attempt(first, 1, began_ns)
+    save_suspects(places.state, first)
+    suspects = load_suspects(places.state)
+    begin_attempt(suspects, None, began_ns + 10 * MARGIN_NS)
+    add_written(suspects, places, [ends[-1]])
+    assert suspects.includes(1, b"o" * 16, began_ns - 1)
+    assert not suspects.includes(1, b"o" * 16, began_ns)
+    assert suspects.includes(1, b"o" * 16, began_ns, linked=True)
+
+
+def test_with_a_clock_that_went_back_everything_stays_suspect(tmp_path: Path) -> None:
+    places = Places.below(tmp_path)
+    ends = written(places)
+    began_ns = wall_ns() - MARGIN_NS
+    suspects = Suspects(was_open=True, copy_began_ns=began_ns)
+    add_written(suspects, places, [ends[-1]])
+    assert suspects.includes(1, b"o" * 16, began_ns + 10 * MARGIN_NS)
 
 
 def test_a_journal_cut_by_its_quota_makes_everything_suspect(tmp_path: Path) -> None:

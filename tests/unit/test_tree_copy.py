@@ -103,6 +103,30 @@ def test_a_file_that_a_copy_has_only_begun_is_wanted_again(
     assert not narrowed(context, tree).wants, "what is whole does not travel again"
 
 
+def test_what_has_no_id_yet_is_kept_before_it_gets_one(context: Context, tree: LowerTree) -> None:
+    """Made here without a record; its id moves its time of change to when the copy works."""
+    path = context.places.lower(1) / "file"
+    path.write_bytes(b"only here")
+    began_ns = wait_until_later(path)
+    suspects = Suspects(changed_after_ns=0, copied_after_ns=began_ns)
+    copy = TreeCopy(tree, Kept(context, suspects, asked=True))
+    ((_, begun),) = copy.listing(listing(tree, b"", b"", file(handle=1)))
+    begun.close()
+    (bundle,) = context.places.divergence.iterdir()
+    assert [kept.read_bytes() for kept in (bundle / "before").iterdir()] == [b"only here"]
+
+
+def wait_until_later(path: Path) -> int:
+    """A time of change of this file system that is later than that of `path`."""
+    other = path.parent / "other"
+    other.touch()
+    while other.stat().st_ctime_ns <= path.stat().st_ctime_ns:
+        other.chmod(0o600)
+    began_ns = other.stat().st_ctime_ns
+    other.unlink()
+    return began_ns
+
+
 def test_a_name_never_leads_out_of_the_tree(context: Context, tree: LowerTree) -> None:
     """Names come from a peer, too."""
     beside = context.places.lower(1).parent

@@ -9,6 +9,7 @@ nothing is overwritten silently.
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from stat import S_ISDIR
 
 from everup.limits import DIVERGENCE_BYTES_MAX
 from everup.replicate.bundle import Bundle, Key, raw_path
@@ -73,8 +74,9 @@ class Divergence:
         key = Key.of(tree, object_id, path)
         if key not in self._bundle:
             status = os.fstat(descriptor)
+            linked = status.st_nlink > 1 and not S_ISDIR(status.st_mode)
             if key in self._clear or not self._suspects.includes(
-                tree, object_id, status.st_ctime_ns
+                tree, object_id, status.st_ctime_ns, linked=linked
             ):
                 self._clear.add(key)
                 return
@@ -93,13 +95,13 @@ class Divergence:
         if not self.wanted or len(self._placed) >= PLACED_MAX:
             return
         key = Key.of(tree, object_id, path)
-        after_ns = self._suspects.changed_after_ns
-        recorded = (tree, object_id) in self._suspects.objects
-        if recorded or key in self._bundle or (made and after_ns is not None):
+        suspects = self._suspects
+        recorded = (tree, object_id) in suspects.objects
+        if recorded or key in self._bundle or (made and suspects.changed_after_ns is not None):
             self._placed.setdefault(key, path)
         if made and recorded:
             self._made[key] = REMOVED_HERE
-        elif made and after_ns is not None and directory_changed_ns >= after_ns:
+        elif made and suspects.changed_here(directory_changed_ns):
             self._made[key] = ABSENT_HERE
 
     def finish(self, trees: Mapping[int, LowerTree]) -> int:

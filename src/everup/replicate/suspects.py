@@ -39,11 +39,32 @@ class Suspects:
     """The divergence bundle that was begun for them."""
     settled: bool = False
     """A copy was complete: what was written here is kept, and what is here now came with it."""
+    copy_began_ns: int | None = None
+    """When the first attempt began (wall clock)."""
+    copied_after_ns: int | None = None
+    """What has a later ctime was changed by an attempt, and by nobody else; None: not known."""
 
-    def includes(self, tree: int, object_id: bytes, ctime_ns: int) -> bool:
+    def includes(self, tree: int, object_id: bytes, ctime_ns: int, *, linked: bool = False) -> bool:
+        """`linked`: a file with several names; a copy that only adds one moves its ctime, too."""
         if (tree, object_id) in self.objects:
             return True
-        return self.changed_after_ns is not None and ctime_ns >= self.changed_after_ns
+        return self.changed_here(ctime_ns, linked=linked)
+
+    def changed_here(self, ctime_ns: int, *, linked: bool = False) -> bool:
+        """Whether a change that nothing has recorded may have been made then."""
+        if self.changed_after_ns is None or ctime_ns < self.changed_after_ns:
+            return False
+        return linked or self.copied_after_ns is None or ctime_ns < self.copied_after_ns
+
+
+def begin_attempt(suspects: Suspects, open_epoch: int | None, now_ns: int) -> None:
+    """A copy begins, or begins again; `open_epoch`: in which applications wrote here until an
+    unclean stop, with no copy since."""
+    if open_epoch is not None:
+        suspects.was_open, suspects.open_epoch = True, open_epoch
+        suspects.bundle, suspects.settled, suspects.copy_began_ns = "", False, None
+    if suspects.copy_began_ns is None:
+        suspects.copy_began_ns = now_ns
 
 
 def add_received(suspects: Suspects, places: Places, parents: list[Position]) -> None:
@@ -65,9 +86,15 @@ def add_written(suspects: Suspects, places: Places, parents: list[Position]) -> 
     whole = _add_quietly(suspects, places.journal, parents)
     if not whole:
         suspects.changed_after_ns = 0
-    elif suspects.was_open and suspects.changed_after_ns is None:
-        last_ns = _last_entry_ns(places.journal)
+    elif not suspects.was_open or suspects.changed_after_ns is not None:
+        return
+    last_ns = _last_entry_ns(places.journal)
+    if whole:
         suspects.changed_after_ns = max(0, last_ns - MARGIN_NS)
+    began_ns = suspects.copy_began_ns
+    if began_ns is not None and 0 < last_ns <= began_ns - MARGIN_NS:
+        # Otherwise the clock went back, and what was changed here looks like a copy's work.
+        suspects.copied_after_ns = began_ns
 
 
 def _add_quietly(suspects: Suspects, directory: Path, parents: list[Position]) -> bool:
@@ -132,6 +159,7 @@ def save_suspects(state: Path, suspects: Suspects, door: Door = REAL_DOOR) -> No
         "fork": suspects.fork.to_json() if suspects.fork else None,
         "bundle": suspects.bundle,
         "settled": suspects.settled,
+        "copy_began_ns": suspects.copy_began_ns,
         "objects": [[tree, object_id.hex()] for tree, object_id in sorted(suspects.objects)],
     }
     save_json(state / NAME, value, operation="save-suspects", door=door)
@@ -149,6 +177,7 @@ def load_suspects(state: Path) -> Suspects:
         objects = {(int(tree), bytes.fromhex(name)) for tree, name in value["objects"]}
         fork = position_or_none(value["fork"])
         open_epoch = int(value.get("open_epoch", 0))
+        began_ns = value.get("copy_began_ns")
         return Suspects(
             objects,
             None,
@@ -157,6 +186,7 @@ def load_suspects(state: Path) -> Suspects:
             open_epoch,
             bundle=_bundle_name(value.get("bundle", "")),
             settled=value.get("settled") is True,
+            copy_began_ns=None if began_ns is None else int(began_ns),
         )
     except (ValueError, KeyError, TypeError):
         return Suspects(changed_after_ns=0, was_open=True)

@@ -25,6 +25,7 @@ from everup.replicate.suspects import (
     Suspects,
     add_received,
     add_written,
+    begin_attempt,
     load_suspects,
     save_suspects,
 )
@@ -32,6 +33,7 @@ from everup.replicate.syncchannel import SyncChannel
 from everup.replicate.treecopy import TreeCopy
 from everup.replicate.treestate import OPEN, load_tree_state
 from everup.replicate.writebehind import WriteBehind
+from everup.system.clock import wall_ns
 from everup.wire.frames import BlocksFrame, Frame
 from everup.wire.messages import Hello, Start
 from everup.wire.session import TargetSession
@@ -105,9 +107,7 @@ class SyncTarget:
         begin = start.position.position()
         if copies:
             state = load_tree_state(context.places.tree)
-            if state.state == OPEN:
-                suspects.was_open, suspects.open_epoch = True, state.epoch
-                suspects.bundle, suspects.settled = "", False
+            begin_attempt(suspects, state.epoch if state.state == OPEN else None, wall_ns())
             add_received(suspects, context.places, parents)
             save_suspects(context.places.state, suspects, context.door)
             shared = start.shared.position() if start.shared is not None else None

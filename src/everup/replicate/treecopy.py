@@ -310,7 +310,7 @@ class TreeCopy:
     ) -> FileCopy | None:
         path = join(here.path, entry.name)
         status = os.fstat(descriptor)
-        self._give_id(descriptor, entry.object_id)
+        self._give_id(descriptor, entry.object_id, path, made=created)
         self._settle(descriptor, entry.object_id, path, entry.attributes, made=created)
         kind = S_IFMT(entry.attributes.mode)
         if kind == S_IFDIR:
@@ -370,13 +370,16 @@ class TreeCopy:
             os.close(file)
         return None
 
-    def _give_id(self, descriptor: int, object_id: bytes) -> None:
+    def _give_id(self, descriptor: int, object_id: bytes, path: bytes, *, made: bool) -> None:
         wanted = encode_id(object_id, self._handles.of(descriptor))
         try:
             if os.getxattr(door(descriptor), OBJECT_ID_XATTR) == wanted:
                 return
         except OSError:
             pass
+        if not made:
+            # The id moves the time of change, which tells whether there is anything to keep.
+            self._keeping.keep(self.tree.tree_id, object_id, path, descriptor)
         give_id(descriptor, object_id, self._handles)
 
     def _settle(
