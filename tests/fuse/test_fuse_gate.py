@@ -135,6 +135,9 @@ def test_nothing_is_acknowledged_after_the_deadline(guard: GuardProcess) -> None
         thread.join(0.3)
         if thread.is_alive():
             break
+        if results[-1] == errno.EIO:
+            # Begun in time, and done too late for a success.
+            break
         assert results.pop() == 0
         last_success = time.monotonic() - begin
     assert last_success <= 0.16
