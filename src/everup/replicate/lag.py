@@ -3,7 +3,9 @@
 What enters: the places in this server's logs up to which batches were sent and acknowledged. What
 leaves: bytes, operations and age of what only this server has. Nothing is counted along the way:
 the logs themselves hold it, so a figure is the size of what lies behind a place in them, and the
-first record there says since when. Owned by the peer's link; `measure` may be called by any thread.
+first record there says since when. While its trees are being copied a peer has what it had before:
+what it acknowledges meanwhile is of no use without the rest. Owned by the peer's link; `measure`
+may be called by any thread.
 """
 
 import json
@@ -37,7 +39,7 @@ class Mark(NamedTuple):
 
 
 class PeerLag:
-    """Figures of one peer. `began`, `sent`, `acknowledged`, `save`: the link's thread only."""
+    """Figures of one peer. All but `measure`: the link's thread only."""
 
     def __init__(self, places: Places, server: str, epoch: int) -> None:
         self._places = places
@@ -45,18 +47,34 @@ class PeerLag:
         self._path = places.state / f"peer-{server}.json"
         self._sent: deque[Mark] = deque()
         self._saved: Mark | None = None
+        self._before: Mark | None = None
+        self._copying = False
         self._tail: JournalTail | None = None
         self._tail_name = ""
         self._lock = threading.Lock()
         self.mark = self._saved = self._load()
-        """What the peer surely has; None: it was never heard of."""
+        """What the peer surely has on its disk; None: it was never heard of."""
 
     # the link's side
 
-    def began(self, position: Position, place: Place) -> None:
-        """The peer has everything up to here; batches follow from here on."""
+    def began(self, position: Position, place: Place, *, copy: bool = False) -> None:
+        """The peer has everything up to here, or will have when its trees are copied; batches
+        follow from here on."""
+        if copy and not self._copying:
+            # Not of one that broke off and is made again.
+            self._before = self.mark
+        self._copying = copy
         self._sent.clear()
         self.mark = Mark(position, place)
+
+    def copied(self) -> None:
+        """The copy is complete and proven."""
+        self._copying = False
+
+    @property
+    def _usable(self) -> Mark | None:
+        """What the peer could go on with."""
+        return self._before if self._copying else self.mark
 
     def sent(self, position: Position, place: Place) -> None:
         if len(self._sent) >= PLACES_MAX:
@@ -70,7 +88,7 @@ class PeerLag:
 
     def save(self) -> None:
         """So that a later process knows it too; not worth a sync: an old mark only counts more."""
-        mark = self.mark
+        mark = self._usable
         if mark is None or mark == self._saved:
             return
         value = {"position": mark.position.to_json(), "place": list(mark.place)}
@@ -105,10 +123,10 @@ class PeerLag:
     # figures
 
     def measure(self) -> dict[str, int]:
-        """Everything that the peer has not acknowledged; never raises."""
+        """Everything that the peer has not acknowledged, or cannot use yet; never raises."""
         try:
             with self._lock:
-                return self._measure(self.mark)
+                return self._measure(self._usable)
         except OSError:
             # Segments come and go: the next look will tell.
             return dict(NOTHING)

@@ -120,7 +120,7 @@ class PeerView:
         elif agreed.goal_sequence is not None:
             # Its acknowledgement may have been lost with the last connection.
             self._guard.acknowledged(self.server, agreed.begin.sequence)
-        self._lag.began(agreed.begin, agreed.cursor.place)
+        self._lag.began(agreed.begin, agreed.cursor.place, copy=choice.kind == RESYNC)
 
     def ended(self) -> None:
         """Nothing is heard of the peer any more."""
@@ -184,6 +184,7 @@ class PeerView:
             self.unequal, self.unreadable = False, ""
             self.sentence, self.code = f"{self.server} is synchronized", "stream"
             self.resync = None
+            self._lag.copied()
             if self.acknowledged is not None:
                 self._guard.acknowledged(self.server, self.acknowledged.sequence)
 
