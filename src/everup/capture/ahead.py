@@ -6,8 +6,8 @@ object in use, called by the order with its lock held.
 
 After a power cut the content of an object is compared where records behind the mark name it, and
 `AHEAD_BYTES` behind the last of its writes that the journal has (`replicate/rejoin.py`). So a log
-that only grows, as databases write theirs, is named before it is written: one flush of the journal
-for every 4 MiB, not for every commit.
+that only grows, as databases write theirs, is named before it is written. Where another server has
+every synced byte (durable mode), it needs one flush of the journal for 4 MiB, not for every commit.
 """
 
 from typing import NamedTuple
